@@ -1,0 +1,3 @@
+//! Start and exit code; everything else is in the library.
+
+fn main() {}
