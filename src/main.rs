@@ -1,3 +1,10 @@
 //! Start and exit code; everything else is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Some(status) = cofferdam::sandbox::supervise::run_if_asked() {
+        return ExitCode::from(status as u8);
+    }
+    ExitCode::SUCCESS
+}

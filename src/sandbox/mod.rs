@@ -1,0 +1,252 @@
+//! The sandbox in which `RUN` steps are carried out: one, everywhere, and it needs nothing. No namespace, no mount,
+//! no `chroot`, no tracing, no privilege; as root in a privileged pod it works just as it does as uid 1000 in a
+//! restricted one, which is why the same bytes come out of both.
+//!
+//! How a step is run:
+//! - [`Root`] is a directory whose files all belong to one real user, with a ledger of what they are to steps.
+//! - [`Sandbox::start`] describes the step in memory that it shares with the guest ([`abi`]), lays stubs at the mount
+//!   points, and starts a supervisor ([`supervise`]), which lays the wall ([`wall`], Landlock) and executes the guest.
+//! - The guest (`guest/`, a freestanding program embedded in this one) lays the seccomp filter ([`filter`]) on itself
+//!   and from then on stands in for every `execve` and every call that names a path or an identity. What those calls
+//!   mean is decided by [`rules`], which know nothing of how calls are intercepted.
+//!
+//! Invariants: a step sees no file, descriptor or process of its surroundings but what this room gives it; no step
+//! runs with privilege, also where cofferdam has some; whatever a step leaves running is killed and reaped before its
+//! end is reported; the wall holds even against a step that gets past the guest.
+
+pub mod abi;
+pub mod filter;
+pub mod ledger;
+pub mod nr;
+mod probe;
+mod root;
+pub mod rules;
+mod step;
+pub mod supervise;
+pub mod sys;
+pub mod wall;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::fchown;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use thiserror::Error;
+
+pub use probe::{Finding, Findings};
+pub use root::{Owner, Root};
+pub use step::{DEFAULT_PATH, HOSTNAME, Step};
+pub use wall::Protection;
+
+use root::stubs::Stubs;
+use step::StepDirectory;
+use supervise::Report;
+use sys::FileIdentity;
+
+/// Why a step could not be run. That a step ran and failed is not an error but an [`Exit`].
+#[derive(Debug, Error)]
+pub enum SandboxError {
+    /// The machine does not give what every step needs.
+    #[error("this machine cannot run a sandbox: {what}")]
+    Unusable {
+        /// What is missing.
+        what: String,
+    },
+    /// Something on the host's side failed.
+    #[error("cannot {operation}")]
+    Host {
+        /// What was being done.
+        operation: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The step's program could not be started: it is not there, may not be executed, or is not a program.
+    #[error("cannot execute `{}`", program.display())]
+    Program {
+        /// The program as the step names it.
+        program: OsString,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The supervisor ended without a report.
+    #[error("the step's supervisor was killed")]
+    SupervisorLost,
+}
+
+/// Names the operation that failed.
+fn host(operation: &'static str) -> impl FnOnce(io::Error) -> SandboxError {
+    move |source| SandboxError::Host { operation, source }
+}
+
+/// How steps are run on this machine.
+#[derive(Debug)]
+pub struct Sandbox {
+    launcher: PathBuf,
+    guest: OwnedFd,
+    filter: Vec<abi::Instruction>,
+    findings: Findings,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Its first process ended with this status.
+    Status(i32),
+    /// Its first process was ended by this signal.
+    Signal(i32),
+}
+
+/// A step that runs. Dropped, it is killed with everything it has started.
+#[derive(Debug)]
+pub struct Running<'a> {
+    /// What the step writes to stdout; ends when the step has ended.
+    pub stdout: File,
+    /// What it writes to stderr.
+    pub stderr: File,
+    program: OsString,
+    supervisor: Child,
+    control: File,
+    root: &'a Root,
+    stubs: Stubs,
+}
+
+impl Sandbox {
+    /// Finds out what this machine allows. `launcher` is this very program, which is started again to supervise steps.
+    ///
+    /// # Errors
+    /// If the machine lacks what every step needs.
+    pub fn prepare(launcher: PathBuf) -> Result<Self, SandboxError> {
+        let findings = Findings::gather();
+        if let Some(what) = findings.obstacle() {
+            return Err(SandboxError::Unusable { what });
+        }
+        let code = sys::guest_code_range().map_err(host("read the embedded guest"))?;
+        let guest = sys::guest_file().map_err(host("put the guest into memory"))?;
+        Ok(Self { launcher, guest, filter: filter::program(code), findings })
+    }
+
+    /// What was found out about this machine.
+    pub fn findings(&self) -> &Findings {
+        &self.findings
+    }
+
+    /// Makes an empty root at `place`, which must not exist; its parent must.
+    ///
+    /// # Errors
+    /// If the place cannot be made.
+    pub fn create_root(&self, place: &std::path::Path) -> Result<Root, SandboxError> {
+        let owner = self.findings.owner();
+        let make = || {
+            std::fs::create_dir(place)?;
+            std::os::unix::fs::chown(place, Some(owner.uid), Some(owner.gid))?;
+            Root::create(place, owner)
+        };
+        make().map_err(host("make a root filesystem"))
+    }
+
+    /// Starts `step` in `root`. Steps of one root run one after the other.
+    ///
+    /// # Errors
+    /// If something on the host's side fails; that the program cannot be executed is told by [`Running::wait`].
+    pub fn start<'a>(&self, root: &'a Root, step: &Step) -> Result<Running<'a>, SandboxError> {
+        let owner = root.owner();
+        let (directory, stubs) = {
+            let _identity = FileIdentity::assume(owner.uid, owner.gid)
+                .map_err(host("act on files as the step's user"))?;
+            let directory = StepDirectory::create(root.place(), &root.next_step(), step)
+                .map_err(host("make the step's directory"))?;
+            let stubs = Stubs::lay(root, directory.fd.as_fd(), &directory.mounts)
+                .map_err(host("prepare the mount points of the step"))?;
+            (directory, stubs)
+        };
+        let block = step::describe(root, &directory, stubs.keys(), step, &self.filter)
+            .map_err(host("describe the step to the sandbox"))?;
+        root.memory().write_block(&block).map_err(host("describe the step to the sandbox"))?;
+        root.memory().shared().start_error.store(0, Ordering::Relaxed);
+
+        let launch = || {
+            let (ours, theirs) =
+                socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            let (stdout, stdout_end) = sys::pipe()?;
+            let (stderr, stderr_end) = sys::pipe()?;
+            for pipe in [&stdout_end, &stderr_end] {
+                // So that the step may open them again by `/dev/stdout`.
+                fchown(pipe, Some(owner.uid), Some(owner.gid))?;
+            }
+            let mut command = Command::new(&self.launcher);
+            command
+                .arg(supervise::COMMAND)
+                .args([owner.uid.to_string(), owner.gid.to_string()])
+                .args(&step.arguments)
+                .env_clear()
+                .envs(step.environment.iter().map(|(name, value)| (name, value)))
+                .stdin(Stdio::null())
+                .stdout(stdout_end)
+                .stderr(stderr_end);
+            let descriptors = [
+                (root.directory(), abi::ROOT_FD),
+                (self.guest.as_fd(), abi::GUEST_FD),
+                (root.memory().as_fd(), abi::SHARED_FD),
+                (directory.fd.as_fd(), abi::STEP_FD),
+                (theirs.as_fd(), supervise::CONTROL_FD),
+            ];
+            sys::pass_descriptors(&mut command, &descriptors);
+            Ok((command.spawn()?, File::from(ours), stdout, stderr))
+        };
+        let (supervisor, control, stdout, stderr) = launch().map_err(host("start the step's supervisor"))?;
+        let program = step.arguments.first().cloned().unwrap_or_default();
+        Ok(Running { stdout, stderr, program, supervisor, control, root, stubs })
+    }
+}
+
+impl Running<'_> {
+    /// Waits for the end of the step and of all that it started.
+    ///
+    /// # Errors
+    /// If the program could not be executed, or the supervisor was lost.
+    pub fn wait(mut self) -> Result<Exit, SandboxError> {
+        let mut report = [0; Report::SIZE];
+        let reported = self.control.read_exact(&mut report);
+        self.supervisor.wait().map_err(host("wait for the step"))?;
+        self.lift_stubs().map_err(host("remove the mount points of the step"))?;
+        if reported.is_err() {
+            return Err(SandboxError::SupervisorLost);
+        }
+        let not_started = |errno: i32| {
+            let source = io::Error::from_raw_os_error(errno);
+            SandboxError::Program { program: self.program.clone(), source }
+        };
+        let start_error = self.root.memory().shared().start_error.load(Ordering::Relaxed);
+        if start_error != 0 {
+            return Err(not_started(start_error as i32));
+        }
+        match Report::decode(report) {
+            Some(Report::Exited(status)) => Ok(Exit::Status(status)),
+            Some(Report::Killed(signal)) => Ok(Exit::Signal(signal)),
+            Some(Report::NotStarted(errno)) => {
+                Err(host("start the step")(io::Error::from_raw_os_error(errno)))
+            }
+            None => Err(SandboxError::SupervisorLost),
+        }
+    }
+
+    fn lift_stubs(&mut self) -> io::Result<()> {
+        let owner = self.root.owner();
+        let _identity = FileIdentity::assume(owner.uid, owner.gid)?;
+        self.stubs.lift()
+    }
+}
+
+impl Drop for Running<'_> {
+    /// Shuts the control socket, upon which the supervisor kills what runs.
+    fn drop(&mut self) {
+        let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
+        let _ = self.supervisor.wait();
+        let _ = self.lift_stubs();
+    }
+}

@@ -1,0 +1,121 @@
+//! A root filesystem on disk, and the ledger of what its files are to steps.
+//!
+//! Invariants:
+//! 1. Every file below belongs to one real user, which steps run as, and has at least `rw` for it (`rwx` for
+//!    directories): the build can read, change and remove its own tree at any time.
+//! 2. What a file is to a step (owner, mode, device, capability) is on disk or in the ledger; whoever makes a file
+//!    resets the ledger's entry of its inode.
+//! 3. Names inside are resolved by `openat2` with `RESOLVE_IN_ROOT` or one component at a time, never by joining
+//!    strings: what is in there is hostile.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::{self as rfs, Mode, OFlags};
+
+use super::step::path_of;
+use super::sys::{FileIdentity, SharedMemory};
+
+pub(super) mod stubs;
+
+/// The real user and group of every file in a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User ID.
+    pub uid: u32,
+    /// Group ID.
+    pub gid: u32,
+}
+
+/// A root filesystem. The directory is removed by whoever made the place that it lies in.
+#[derive(Debug)]
+pub struct Root {
+    /// The place of the root itself and of the directories of its steps.
+    place: OwnedFd,
+    directory: OwnedFd,
+    path: PathBuf,
+    memory: SharedMemory,
+    devices: [u64; 2],
+    inode: u64,
+    owner: Owner,
+    steps: AtomicU32,
+}
+
+/// The root filesystem in a root's place.
+const FILESYSTEM: &str = "fs";
+
+impl Root {
+    /// Makes an empty root in `place`, an empty directory that belongs to `owner`.
+    ///
+    /// # Errors
+    /// If the directory cannot be written to, or there is no memory for the ledger.
+    pub fn create(place: &Path, owner: Owner) -> io::Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let place = rfs::open(place, flags, Mode::empty())?;
+        let _identity = FileIdentity::assume(owner.uid, owner.gid)?;
+        rfs::mkdirat(&place, FILESYSTEM, Mode::from_raw_mode(0o755))?;
+        let directory = rfs::openat(&place, FILESYSTEM, flags, Mode::empty())?;
+        let stat = rfs::fstat(&directory)?;
+        Ok(Self {
+            path: path_of(directory.as_fd())?,
+            devices: [stat.st_dev, file_device(place.as_fd())?],
+            inode: stat.st_ino,
+            memory: SharedMemory::create()?,
+            steps: AtomicU32::new(0),
+            place,
+            directory,
+            owner,
+        })
+    }
+
+    /// The root's directory.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// The directory's path as the kernel tells it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Device numbers of directories and of other files.
+    pub fn devices(&self) -> [u64; 2] {
+        self.devices
+    }
+
+    /// Inode of the root directory.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// The real owner of all files.
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// The memory that steps share with the host.
+    pub(super) fn memory(&self) -> &SharedMemory {
+        &self.memory
+    }
+
+    /// Where the directories of steps lie.
+    pub(super) fn place(&self) -> BorrowedFd<'_> {
+        self.place.as_fd()
+    }
+
+    /// A name for the directory of the next step.
+    pub(super) fn next_step(&self) -> String {
+        format!("step-{}", self.steps.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The device number of files in `directory`: on an overlay it can differ from that of directories.
+fn file_device(directory: BorrowedFd<'_>) -> io::Result<u64> {
+    const PROBE: &str = "device";
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rfs::openat(directory, PROBE, flags, Mode::from_raw_mode(0o600))?;
+    rfs::unlinkat(directory, PROBE, rfs::AtFlags::empty())?;
+    Ok(rfs::fstat(&file)?.st_dev)
+}

@@ -1,0 +1,222 @@
+//! Stubs: what lies at a step's mount points while it runs.
+//!
+//! Nothing can be mounted without privilege, so a mount point is a place that the guest must notice. A stub makes
+//! sure of it: a file or directory of mode 0000, which the kernel lets nobody pass, and whose inode the guest knows.
+//! What the image has at the place gets that mode for the time of the step; what is missing is made, and removed
+//! again with the times of its directory as they were: a step leaves no trace of its mounts in the image.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{
+    self as rfs, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT,
+};
+use rustix::io::Errno;
+
+use super::Root;
+use crate::sandbox::abi::MountKind;
+use crate::sandbox::ledger::inode_key;
+use crate::sandbox::step::MountPoint;
+use crate::sandbox::sys;
+
+/// Links that the path of a mount point may go through.
+const MAX_LINKS: usize = 16;
+
+/// The stubs of a step, which are there until [`Stubs::lift`].
+#[derive(Debug, Default)]
+pub struct Stubs {
+    /// The ledger key of each mount's stub; 0 where there can be none (inside `/proc`).
+    keys: Vec<u64>,
+    /// What is to be undone, in the order it was done.
+    laid: Vec<Laid>,
+}
+
+#[derive(Debug)]
+enum Laid {
+    /// Something was there, with these permissions.
+    Covered { file: OwnedFd, permissions: u32 },
+    /// Nothing was there.
+    Made { parent: OwnedFd, name: OsString, is_directory: bool, before: Timespec, after: Timespec },
+}
+
+impl Stubs {
+    /// Lays the stubs of `mounts` in `root`. `step` is the directory that the step's own mounts lie in.
+    ///
+    /// # Errors
+    /// If the root cannot be written to; what was laid is lifted again.
+    pub(in crate::sandbox) fn lay(
+        root: &Root,
+        step: BorrowedFd<'_>,
+        mounts: &[MountPoint],
+    ) -> io::Result<Self> {
+        let mut stubs = Self { keys: vec![0; mounts.len()], laid: Vec::new() };
+        // Mount points inside others lie in what is mounted there.
+        let mut order: Vec<usize> = (0..mounts.len()).collect();
+        order.sort_by_key(|index| mounts.get(*index).map(|mount| mount.at.components().count()));
+        for index in order {
+            let Some(mount) = mounts.get(index) else { continue };
+            let outer = mounts
+                .iter()
+                .filter(|outer| outer.at != mount.at && mount.at.starts_with(&outer.at))
+                .max_by_key(|outer| outer.at.components().count());
+            let key = match outer {
+                None => stubs.lay_one(root, root.directory(), &mount.at, is_directory(mount)),
+                Some(outer) if outer.kind == MountKind::Directory && outer.host.is_relative() => {
+                    let place =
+                        rfs::openat(step, &outer.host, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+                    let below = mount.at.strip_prefix(&outer.at).unwrap_or(&mount.at);
+                    stubs.lay_one(root, place.as_fd(), &Path::new("/").join(below), is_directory(mount))
+                }
+                // The kernel's own filesystems: the guest finds these mounts by their text.
+                Some(_) => Ok(0),
+            };
+            match (key, stubs.keys.get_mut(index)) {
+                (Ok(key), Some(slot)) => *slot = key,
+                (Err(error), _) => {
+                    stubs.lift()?;
+                    return Err(error);
+                }
+                (Ok(_), None) => {}
+            }
+        }
+        Ok(stubs)
+    }
+
+    /// The ledger key of each mount's stub.
+    pub fn keys(&self) -> &[u64] {
+        &self.keys
+    }
+
+    /// Puts everything back.
+    pub fn lift(&mut self) -> io::Result<()> {
+        while let Some(laid) = self.laid.pop() {
+            match laid {
+                Laid::Covered { file, permissions } => set_permissions(&file, permissions)?,
+                Laid::Made { parent, name, is_directory, before, after } => {
+                    let now = modified(&rfs::fstat(&parent)?);
+                    let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+                    match rfs::unlinkat(&parent, &name, flags) {
+                        Ok(()) | Err(Errno::NOENT) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                    // Unless the step has changed the directory, it was never changed.
+                    set_modified(&parent, if same(&now, &after) { before } else { now })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays one stub at `path` (absolute in `directory`) and gives its key.
+    fn lay_one(
+        &mut self,
+        root: &Root,
+        directory: BorrowedFd<'_>,
+        path: &Path,
+        is_directory: bool,
+    ) -> io::Result<u64> {
+        let mut path = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            let (Some(parent_path), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            let parent = self.directory(directory, parent_path)?;
+            match rfs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => {
+                    let stat = self.make(root, parent, name, is_directory)?;
+                    return Ok(key(root, &stat));
+                }
+                Err(error) => return Err(error.into()),
+                Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                    FileType::Symlink => {
+                        let target = rfs::readlinkat(&parent, name, Vec::new())?;
+                        path = parent_path.join(OsStr::from_bytes(target.as_bytes()));
+                    }
+                    kind if (kind == FileType::Directory) == is_directory => {
+                        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                        let file = rfs::openat(&parent, name, flags, Mode::empty())?;
+                        set_permissions(&file, 0)?;
+                        self.laid.push(Laid::Covered { file, permissions: stat.st_mode & 0o7777 });
+                        return Ok(key(root, &stat));
+                    }
+                    // A directory where a file belongs, or the reverse: the image's own, and it stays visible.
+                    _ => return Ok(0),
+                },
+            }
+        }
+        Err(Errno::LOOP.into())
+    }
+
+    /// The directory at `path`, made with its parents if it is missing.
+    fn directory(&mut self, root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let name = match rfs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+            Err(Errno::NOENT) => path.file_name().ok_or(Errno::NOENT)?,
+            other => return Ok(other?),
+        };
+        let parent = self.directory(root, path.parent().unwrap_or(Path::new("/")))?;
+        let before = modified(&rfs::fstat(&parent)?);
+        rfs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+        let made = rfs::openat(&parent, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+        self.made(parent, name, true, before)?;
+        Ok(made)
+    }
+
+    /// Makes a stub.
+    fn make(&mut self, root: &Root, parent: OwnedFd, name: &OsStr, is_directory: bool) -> io::Result<Stat> {
+        let before = modified(&rfs::fstat(&parent)?);
+        if is_directory {
+            rfs::mkdirat(&parent, name, Mode::empty())?;
+        } else {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            rfs::openat(&parent, name, flags, Mode::empty())?;
+        }
+        let stat = rfs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        root.memory().shared().ledger.reset(key(root, &stat));
+        self.made(parent, name, is_directory, before)?;
+        Ok(stat)
+    }
+
+    fn made(
+        &mut self,
+        parent: OwnedFd,
+        name: &OsStr,
+        is_directory: bool,
+        before: Timespec,
+    ) -> io::Result<()> {
+        let after = modified(&rfs::fstat(&parent)?);
+        self.laid.push(Laid::Made { parent, name: name.to_owned(), is_directory, before, after });
+        Ok(())
+    }
+}
+
+fn is_directory(mount: &MountPoint) -> bool {
+    mount.kind != MountKind::File
+}
+
+fn key(root: &Root, stat: &Stat) -> u64 {
+    inode_key(&root.devices(), stat.st_dev, stat.st_ino).unwrap_or(0)
+}
+
+fn modified(stat: &Stat) -> Timespec {
+    Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ }
+}
+
+fn same(a: &Timespec, b: &Timespec) -> bool {
+    (a.tv_sec, a.tv_nsec) == (b.tv_sec, b.tv_nsec)
+}
+
+fn set_modified(directory: &OwnedFd, time: Timespec) -> io::Result<()> {
+    let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let times = Timestamps { last_access: omit, last_modification: time };
+    let path = sys::fd_path(directory.as_fd());
+    Ok(rfs::utimensat(rfs::CWD, path, &times, AtFlags::empty())?)
+}
+
+fn set_permissions(file: &OwnedFd, permissions: u32) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(permissions);
+    Ok(rfs::chmodat(rfs::CWD, sys::fd_path(file.as_fd()), mode, AtFlags::empty())?)
+}
