@@ -207,11 +207,11 @@ fn buildkit_builds_the_c_program_and_it_counts() {
 fn buildkit_fetches_nothing_that_the_registry_lacks() {
     let registry = Registry::options().empty().start();
     let buildkit = BuildKit::start(&[&registry]);
-    let log = buildkit.build(&testdata("c-program")).run().unwrap_err();
-    assert!(log.contains("gcc:12: not found"), "{log}");
+    let log = buildkit.build(&testdata("calculator")).run().unwrap_err();
+    assert!(log.contains("python:3.9-slim: not found"), "{log}");
     let asked = registry.requests();
     assert!(
-        asked.iter().any(|r| r.path.starts_with("/v2/library/gcc/manifests/12") && r.status == 404),
+        asked.iter().any(|r| r.path.starts_with("/v2/library/python/manifests/3.9-slim") && r.status == 404),
         "{asked:?}"
     );
 }
