@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The script `fixtures/NAME`.
@@ -29,6 +29,8 @@ pub struct Fixture {
     child: Child,
     /// The script waits for the end of its standard input: it comes when this is dropped, or with the process.
     stdin: Option<ChildStdin>,
+    /// Ends when everything but files is gone.
+    stdout: BufReader<ChildStdout>,
     values: BTreeMap<String, String>,
 }
 
@@ -52,7 +54,8 @@ impl Fixture {
         let stdin = child.stdin.take();
         let mut values = BTreeMap::new();
         let mut ready = false;
-        for line in BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok) {
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        for line in stdout.by_ref().lines().map_while(Result::ok) {
             match line.split_once('=') {
                 Some((key, value)) => drop(values.insert(key.to_owned(), value.to_owned())),
                 None => ready = line == "ready",
@@ -67,7 +70,7 @@ impl Fixture {
             stderr.rewind().and_then(|()| stderr.read_to_string(&mut said)).expect("its messages");
             panic!("fixtures/{name} did not start ({status}):\n{said}");
         }
-        Self { name: name.to_owned(), child, stdin, values }
+        Self { name: name.to_owned(), child, stdin, stdout, values }
     }
 
     /// A value that the script printed.
@@ -95,8 +98,8 @@ impl Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         drop(self.stdin.take());
-        // Its end is the script's work and is bounded there; not to wait would let tests see each other's remains.
-        let _ = self.child.wait();
+        // Not to wait would let tests see each other's remains. Files are deleted a little later: it takes long.
+        let _ = self.stdout.read_to_end(&mut Vec::new());
     }
 }
 
