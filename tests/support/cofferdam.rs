@@ -1,0 +1,65 @@
+//! The program under test, as a user starts it.
+
+use std::path::Path;
+
+use super::Unprivileged;
+
+/// The built `cofferdam`, with a home of its own and nothing of this process's environment but `PATH`: no CI job's
+/// variables, no Docker configuration, no proxy.
+pub struct Cofferdam {
+    home: tempfile::TempDir,
+    user: Option<Unprivileged>,
+}
+
+impl Cofferdam {
+    /// Where cargo put the binary.
+    pub fn binary() -> &'static Path {
+        Path::new(env!("CARGO_BIN_EXE_cofferdam"))
+    }
+
+    /// As the user that runs the tests.
+    pub fn new() -> Self {
+        Self {
+            home: tempfile::Builder::new().prefix("cofferdam-home-").tempdir().expect("a home"),
+            user: None,
+        }
+    }
+
+    /// As user and group `id` without any privilege.
+    pub fn as_uid(id: u32) -> Self {
+        Self { user: Some(Unprivileged::new(id)), ..Self::new() }
+    }
+
+    /// The home directory: caches, state and configuration are below it.
+    pub fn home(&self) -> std::path::PathBuf {
+        self.user.as_ref().map_or_else(|| self.home.path().to_owned(), Unprivileged::home)
+    }
+
+    /// The unprivileged user, if there is one.
+    pub fn user(&self) -> Option<&Unprivileged> {
+        self.user.as_ref()
+    }
+
+    /// `cofferdam`, ready for arguments.
+    pub fn command(&self) -> assert_cmd::Command {
+        if let Some(user) = &self.user {
+            return user.command(user.bring(Self::binary()));
+        }
+        let mut command = assert_cmd::Command::new(Self::binary());
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.home.path())
+            .env("TMPDIR", self.home.path())
+            .current_dir(self.home.path());
+        command
+    }
+
+    /// `cofferdam ARGS`.
+    pub fn run<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> assert_cmd::assert::Assert {
+        self.command().args(args).assert()
+    }
+}
