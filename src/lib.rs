@@ -3,4 +3,5 @@
 //!
 //! The rooms, from the top down; a room imports only from rooms below it (see `docs/architecture.md`).
 
+pub mod dockerfile;
 pub mod image;
