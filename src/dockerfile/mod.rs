@@ -1,9 +1,62 @@
-//! The Dockerfile language: the expansion of words, and findings with their places.
+//! The Dockerfile language: text → logical lines → typed instructions, and the expansion of their words.
+//!
+//! The judge of every doubt is BuildKit 0.33.0. What it accepts is accepted here and means the same; where it goes
+//! on with something else than the author can have meant, this room says so (an error if the outcome is wrong, a
+//! warning if something merely has no effect).
+//!
+//! Owns: the grammar, [`parse`]; the AST, [`Dockerfile`]; variables, quotes and escapes, [`Word`]; findings with
+//! places, [`Diagnostic`], and how they are drawn.
+//!
+//! Invariants:
+//! - Nothing here does I/O, and everything is a function of the text.
+//! - No input makes it panic, run for long, or use stack in proportion to its length.
+//! - Every part of the AST has a [`Span`] on character boundaries of the source.
+//! - Nothing is expanded here: scopes and values are the planner's.
+//!
+//! Differences from BuildKit 0.33.0, each of them a build that would go wrong there:
+//! - A quote that is not closed within a flag is an error; BuildKit takes the rest of the line into the flag.
+//! - A heredoc in the JSON form of COPY or ADD, or on a line with an open quote, is an error; BuildKit makes an empty
+//!   file of it.
+//! - The instruction behind ONBUILD is checked when it is written, not only when the image is used.
+//! - Letters outside ASCII in flags stay what they are; BuildKit garbles them.
+//! - Text before `${name:-word}` in a word of EXPOSE is kept; BuildKit loses it.
+//! - Lines may be longer than 64 KiB.
 
+mod decode;
 mod diagnostic;
+mod directives;
 mod expand;
+mod head;
+mod heredoc;
+mod instruction;
+mod json;
+mod keyword;
+mod line;
+mod lower;
+mod mount;
+mod parser;
+mod scan;
 mod span;
+mod stage;
+mod suggest;
+mod values;
 
+pub use decode::decode;
 pub use diagnostic::{Diagnostic, Diagnostics, Label, Severity, Source, quote};
-pub use expand::{Escape, ExpandError, ExpandErrorKind, Expanded, ExpandedWords, Lookup, Syntax, Word, display};
+pub use directives::{CheckOptions, Directives, Rules, detect_syntax};
+pub use expand::{
+    Escape, ExpandError, ExpandErrorKind, Expanded, ExpandedWords, Lookup, Syntax, Word, display,
+};
+pub use heredoc::Heredoc;
+pub use instruction::{
+    Add, Arg, CommandLine, Copy, Device, Healthcheck, InlineFile, Instruction, InstructionKind, Network,
+    Onbuild, Pair, Run, Script, Security, Transfer,
+};
+pub use keyword::Keyword;
+pub use mount::{FileAttributes, Mount, MountField, MountFlag, Resolved, Sharing};
+pub use parser::{parse, parse_trigger};
 pub use span::{LineIndex, Position, Span, Spanned};
+pub use stage::{Dockerfile, From, Stage, StageName, description};
+
+#[cfg(test)]
+mod tests;
