@@ -45,12 +45,15 @@ pub(super) fn parse(text: &str) -> Json {
     }
 }
 
-/// Whether a text that is no JSON was probably meant to be: it begins like an array of strings and ends like one.
+/// Whether a text that is no JSON was probably meant to be: it begins like an array of strings and ends like one. The
+/// test command of a shell (`[ "$a" = b ]`) has a blank behind its bracket and no commas.
 pub(super) fn looks_meant(text: &str) -> bool {
+    const QUOTES: [char; 6] = ['"', '\'', '“', '”', '‘', '’'];
     let Some(inner) = text.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) else {
         return false;
     };
-    inner.trim_start().starts_with(['"', '\'', '“', '”', '‘', '’'])
+    let commas = inner.split(',').rev().skip(1).any(|before| before.trim_end().ends_with(QUOTES));
+    inner.trim_start().starts_with(QUOTES) && (commas || inner.starts_with(QUOTES))
 }
 
 fn is_gap(letter: char) -> bool {
@@ -160,7 +163,10 @@ mod tests {
     #[case("['a', 'b']", true)]
     #[case("[“a”]", true)]
     #[case(r#"["a", "b",]"#, true)]
+    #[case("[ 'a', 'b' ]", true)]
     #[case("[ -f x ]", false)]
+    #[case("[ \"$a\" = b ]", false)]
+    #[case("[ \"$a\" ]", false)]
     #[case("[ \"$a\" = b ] && c", false)]
     fn knows_slips(#[case] text: &str, #[case] meant: bool) {
         assert_eq!(looks_meant(text), meant);

@@ -285,7 +285,7 @@ impl MountFlag {
         }
         let filled = |value: &Option<Spanned<String>>| value.clone().filter(|it| !it.value.is_empty());
         match (kind, &self.from, filled(&found.source), filled(&found.id)) {
-            (Kind::Secret, Some(from), ..) => refuse(kind, "from", from.span),
+            (Kind::Secret, Some(from), ..) => refuse(kind, "from", self.field("from").unwrap_or(from.span)),
             (Kind::Secret, _, Some(source), Some(id)) => {
                 let finding = Diagnostic::error("a secret has either `id` or `source`", source.span);
                 Err(finding.context(id.span, "`id` is given here"))
@@ -299,7 +299,7 @@ impl MountFlag {
     fn idle_keys(&self, kind: Kind, found: &Fields) -> Vec<Diagnostic> {
         let written: [(&str, Option<Span>); 5] = [
             ("id", found.id.as_ref().map(|it| it.span)),
-            ("from", self.from.as_ref().map(|it| it.span)),
+            ("from", self.from.as_ref().and(self.field("from"))),
             ("source", found.source.as_ref().map(|it| it.span)),
             ("env", found.env.as_ref().map(|it| it.span)),
             // That a secret is read-only needs no saying, but says nothing wrong.
@@ -310,10 +310,15 @@ impl MountFlag {
             .filter(|(key, _)| !kind.knows(key))
             .filter_map(|(key, span)| {
                 let key = if key == "writable" { "rw" } else { key };
-                let message = format!("`{key}` means nothing for a {} mount", kind.name());
+                let message = format!("`{key}` means nothing for a mount of type `{}`", kind.name());
                 Some(Diagnostic::warning(message, span?).label("has no effect"))
             })
             .collect()
+    }
+
+    /// The place of the last field with this key.
+    fn field(&self, key: &str) -> Option<Span> {
+        self.fields.iter().rev().find(|field| field.key.value == key).map(|field| field.span)
     }
 
     fn mount(&self, kind: Kind, found: Fields) -> Result<Mount, Diagnostic> {
@@ -406,8 +411,8 @@ impl Fields {
         match key {
             "type" => self.kind = Some(choose(key, &value, place, &KINDS)?),
             "from" => {}
-            "source" | "src" => self.source = Some(Spanned::new(value, place)),
-            "target" | "dst" | "destination" => self.target = Some(Spanned::new(value, place)),
+            "source" | "src" => self.source = Some(Spanned::new(value, field.span)),
+            "target" | "dst" | "destination" => self.target = Some(Spanned::new(value, field.span)),
             "readonly" | "ro" => {
                 self.writable = Some(Spanned::new(!boolean(key, &value, place)?, field.span))
             }
@@ -420,12 +425,25 @@ impl Fields {
                 None => return wrong(key, &value, place, "a number of bytes such as `64m` or `1g`"),
             },
             "size" => return Err(self.too_early(field, Kind::Tmpfs)),
-            "id" => self.id = Some(Spanned::new(value, place)),
-            "sharing" => self.sharing = Some(Spanned::new(choose(key, &value, place, &SHARINGS)?, place)),
-            "mode" => self.mode = Some(number(key, &value, place, 8, "an octal mode such as `0644`")?),
-            "uid" => self.uid = Some(number(key, &value, place, 10, "a user's number")?),
-            "gid" => self.gid = Some(number(key, &value, place, 10, "a group's number")?),
-            "env" => self.env = Some(Spanned::new(value, place)),
+            "id" => self.id = Some(Spanned::new(value, field.span)),
+            "sharing" => {
+                self.sharing = Some(Spanned::new(choose(key, &value, place, &SHARINGS)?, field.span))
+            }
+            "mode" => {
+                self.mode = Some(Spanned::new(
+                    number(key, &value, place, 8, "an octal mode such as `0644`")?,
+                    field.span,
+                ))
+            }
+            "uid" => {
+                self.uid =
+                    Some(Spanned::new(number(key, &value, place, 10, "the number of a user")?, field.span))
+            }
+            "gid" => {
+                self.gid =
+                    Some(Spanned::new(number(key, &value, place, 10, "the number of a group")?, field.span))
+            }
+            "env" => self.env = Some(Spanned::new(value, field.span)),
             _ => return Err(unknown(field)),
         }
         Ok(())
@@ -443,8 +461,10 @@ impl Fields {
     fn too_early(&self, field: &MountField, wanted: Kind) -> Diagnostic {
         let key = &field.key.value;
         let kind = self.kind.unwrap_or(Kind::Bind);
-        let finding =
-            Diagnostic::error(format!("`{key}` cannot be given for a {} mount", kind.name()), field.span);
+        let finding = Diagnostic::error(
+            format!("`{key}` cannot be given for a mount of type `{}`", kind.name()),
+            field.span,
+        );
         match self.kind {
             None => finding.hint(format!("write `type={}` before `{key}`", wanted.name())),
             Some(_) => finding,
@@ -453,7 +473,7 @@ impl Fields {
 }
 
 fn refuse(kind: Kind, key: &str, place: Span) -> Result<(), Diagnostic> {
-    let message = format!("`{key}` cannot be given for a {} mount", kind.name());
+    let message = format!("`{key}` cannot be given for a mount of type `{}`", kind.name());
     Err(Diagnostic::error(message, place))
 }
 
@@ -473,16 +493,10 @@ fn boolean(key: &str, value: &str, place: Span) -> Result<bool, Diagnostic> {
     parse_bool(value).map_or_else(|| wrong(key, value, place, "`true` or `false`"), Ok)
 }
 
-fn number(
-    key: &str,
-    value: &str,
-    place: Span,
-    base: u32,
-    expected: &str,
-) -> Result<Spanned<u32>, Diagnostic> {
+fn number(key: &str, value: &str, place: Span, base: u32, expected: &str) -> Result<u32, Diagnostic> {
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
     match u32::from_str_radix(value, base) {
-        Ok(number) if digits => Ok(Spanned::new(number, place)),
+        Ok(number) if digits => Ok(number),
         _ => wrong(key, value, place, expected),
     }
 }
@@ -524,13 +538,13 @@ pub(super) fn comma_separated(value: &Mapped, line: &LogicalLine) -> Result<Vec<
         let rest = value.text.get(at..).unwrap_or("");
         let (field, end) = if rest.starts_with('"') {
             let Some((field, end)) = quoted(value, at) else {
-                return wrong("a quoted field is not closed", at);
+                return wrong("the quote around a field is not closed", at);
             };
             (field, end)
         } else {
             let end = at + rest.find(',').unwrap_or(rest.len());
             if let Some(quote) = rest.get(..end - at).and_then(|field| field.find('"')) {
-                return wrong("a quote within a field", at + quote);
+                return wrong("a quote within a field: quotes stand around a whole field", at + quote);
             }
             (value.part(at..end), end)
         };
@@ -538,7 +552,7 @@ pub(super) fn comma_separated(value: &Mapped, line: &LogicalLine) -> Result<Vec<
         match value.text.get(end..).and_then(|rest| rest.chars().next()) {
             None => return Ok(fields),
             Some(',') => at = end + 1,
-            Some(_) => return wrong("text behind a quoted field", end),
+            Some(_) => return wrong("text behind a field in quotes: quotes stand around a whole field", end),
         }
     }
 }

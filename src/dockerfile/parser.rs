@@ -17,22 +17,18 @@ pub fn parse(source: &str) -> Result<Dockerfile, Diagnostics> {
     let Scan { directives, statements, mut findings } = scan(source);
     let mut global_args = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
-    let mut previous: Option<&Statement> = None;
-    let mut strangers = Strangers::default();
+    let mut strangers = Strangers::new(source);
     let mut seen_from = false;
-    let failed_scan = findings.iter().any(Diagnostic::is_error);
     for statement in &statements {
-        let written = statement.line.slice(statement.head.keyword.clone());
-        let place = statement.line.span(statement.head.keyword.clone());
+        let (written, place) = name(statement);
         let Some(keyword) = Keyword::parse(written) else {
-            strangers.add(unknown(written, place), previous, statement, &mut findings);
-            previous = Some(statement);
+            strangers.add(unknown(written, place), statement, &mut findings);
             continue;
         };
         strangers.end(&mut findings);
-        previous = Some(statement);
         seen_from |= keyword == Keyword::From;
         let lowered = lower(statement, keyword, directives.escape, &mut findings);
+        strangers.previous = Some((statement, lowered.is_some()));
         match (lowered, stages.last_mut()) {
             (Some(Lowered::From(from)), _) => {
                 stages.push(Stage { index: stages.len(), from: *from, instructions: Vec::new() });
@@ -51,8 +47,7 @@ pub fn parse(source: &str) -> Result<Dockerfile, Diagnostics> {
         }
     }
     strangers.end(&mut findings);
-    let failed = failed_scan || findings.iter().any(Diagnostic::is_error);
-    if stages.is_empty() && !failed {
+    if stages.is_empty() && !findings.iter().any(Diagnostic::is_error) {
         findings.push(without_stages(source, &statements));
     }
     findings.sort_by_key(|finding| finding.span().start);
@@ -61,6 +56,12 @@ pub fn parse(source: &str) -> Result<Dockerfile, Diagnostics> {
         return Err(findings);
     }
     Ok(Dockerfile { directives, global_args, stages, warnings: findings })
+}
+
+/// The first word of a statement and its place.
+fn name(statement: &Statement) -> (&str, Span) {
+    let range = statement.head.keyword.clone();
+    (statement.line.slice(range.clone()), statement.line.span(range))
 }
 
 /// Parses an instruction that an image keeps for the images built on it (`ONBUILD`). Its escape character is the
@@ -77,8 +78,7 @@ pub fn parse_trigger(trigger: &str) -> Result<Instruction, Diagnostics> {
         }
         return Err(Diagnostics(findings));
     };
-    let written = statement.line.slice(statement.head.keyword.clone());
-    let place = statement.line.span(statement.head.keyword.clone());
+    let (written, place) = name(statement);
     let Some(keyword) = Keyword::parse(written) else {
         return Err(unknown(written, place).into());
     };
@@ -100,49 +100,75 @@ fn without_stages(source: &str, statements: &[Statement]) -> Diagnostic {
 }
 
 /// Lines that begin with no instruction. Several in a row have one cause, so they make one finding.
-#[derive(Default)]
-struct Strangers {
+struct Strangers<'a> {
+    source: &'a str,
+    /// The instruction before them, and whether it was understood.
+    previous: Option<(&'a Statement, bool)>,
     first: Option<Diagnostic>,
     more: usize,
 }
 
-impl Strangers {
-    fn add(
-        &mut self,
-        finding: Diagnostic,
-        previous: Option<&Statement>,
-        statement: &Statement,
-        findings: &mut Vec<Diagnostic>,
-    ) {
-        // Its flags and arguments say nothing, but two misspelt names are two findings.
-        if finding.hint.is_some() || self.first.is_none() {
-            self.end(findings);
-            self.first = Some(match previous.and_then(|previous| cause(previous, statement)) {
-                Some(cause) if finding.hint.is_none() => cause.explain(finding),
-                _ => finding,
-            });
-        } else {
-            self.more += 1;
+impl<'a> Strangers<'a> {
+    fn new(source: &'a str) -> Self {
+        Self { source, previous: None, first: None, more: 0 }
+    }
+
+    fn add(&mut self, finding: Diagnostic, statement: &Statement, findings: &mut Vec<Diagnostic>) {
+        let cause = self.previous.and_then(|(previous, _)| self.cause(previous, statement));
+        let understood = self.previous.is_none_or(|(_, understood)| understood);
+        match (&self.first, cause) {
+            // What is wrong with that instruction has been said.
+            (_, Some(Cause::Heredoc(_))) if !understood => {}
+            (None, Some(cause)) => self.first = Some(cause.explain(finding)),
+            // Of two misspelt names each is worth a finding.
+            (_, None) if finding.hint.is_some() => {
+                self.end(findings);
+                self.first = Some(finding);
+            }
+            (None, None) => self.first = Some(finding),
+            (Some(_), _) => self.more += 1,
         }
     }
 
     fn end(&mut self, findings: &mut Vec<Diagnostic>) {
         let more = std::mem::take(&mut self.more);
-        if let Some(finding) = self.first.take() {
-            findings.push(match more {
-                0 => finding,
-                1 => finding.label("nor is the line behind it"),
-                more => finding.label(format!("nor are the {more} lines behind it")),
+        findings.extend(self.first.take().map(|finding| match more {
+            0 => finding,
+            1 => finding.label("nor is the line behind it"),
+            more => finding.label(format!("nor are the {more} lines behind it")),
+        }));
+    }
+
+    /// Why the line probably is not what its author thinks.
+    fn cause(&self, previous: &Statement, statement: &Statement) -> Option<Cause> {
+        let text = previous.line.text.trim_end();
+        let takes_heredocs = matches!(
+            Keyword::parse(name(previous).0),
+            Some(Keyword::Run | Keyword::Copy | Keyword::Add | Keyword::Onbuild)
+        );
+        if takes_heredocs && previous.heredocs.is_empty() {
+            let opening = text.match_indices("<<").find(|(at, _)| {
+                let delimiter = text.get(at + 2..).unwrap_or("").trim_start_matches('-');
+                let begins = |letter: char| letter.is_alphanumeric() || matches!(letter, '\'' | '"' | '_');
+                delimiter.starts_with(begins)
             });
+            if let Some((at, _)) = opening {
+                return Some(Cause::Heredoc(previous.line.span(at..at + 2)));
+            }
         }
+        let before = self.source.get(..statement.span.start).unwrap_or("");
+        let indented = before.ends_with([' ', '\t']);
+        let open = ["&&", "|", ";", "\\", "`", ",", "("].iter().any(|end| text.ends_with(end));
+        let last = text.char_indices().next_back().map(|(at, _)| at)?;
+        (indented || open).then(|| Cause::Continuation(previous.line.span(last..text.len())))
     }
 }
 
-/// Why a line probably is not what its author thinks.
+/// Why a line is no instruction.
 enum Cause {
-    /// The line before it was to go on.
+    /// The line before it, which ends here, was to go on.
     Continuation(Span),
-    /// The line before it was to open a heredoc.
+    /// The instruction before it was to open a heredoc here.
     Heredoc(Span),
 }
 
@@ -150,28 +176,11 @@ impl Cause {
     fn explain(self, finding: Diagnostic) -> Diagnostic {
         match self {
             Self::Continuation(place) => finding
-                .context(place, "this line does not go on")
-                .hint("end that line with the escape character to continue it"),
+                .context(place, "the instruction before it ends here")
+                .hint("if it belongs to that instruction, end that line with the escape character"),
             Self::Heredoc(place) => finding
                 .context(place, "this opens no heredoc")
-                .hint("a heredoc is not seen where quotes on its line are not closed; escape a lone quote"),
+                .hint("heredocs are not seen on a line with a quote that is not closed; escape a lone quote"),
         }
     }
-}
-
-fn cause(previous: &Statement, statement: &Statement) -> Option<Cause> {
-    let text = previous.line.text.trim_end();
-    let keyword = Keyword::parse(previous.line.slice(previous.head.keyword.clone()));
-    if previous.heredocs.is_empty() && matches!(keyword, Some(Keyword::Run | Keyword::Copy | Keyword::Add)) {
-        let opening = text.match_indices("<<").find(|(at, _)| {
-            let rest = text.get(at + 2..).unwrap_or("").trim_start_matches('-');
-            rest.starts_with(|letter: char| letter.is_alphanumeric() || matches!(letter, '\'' | '"' | '_'))
-        });
-        if let Some((at, _)) = opening {
-            return Some(Cause::Heredoc(previous.line.span(at..at + 2)));
-        }
-    }
-    let open = ["&&", "||", "|", ";", "\\", "`", ","].iter().any(|end| text.ends_with(end));
-    let _ = statement;
-    open.then(|| Cause::Continuation(previous.line.span(text.len() - 1..text.len())))
 }

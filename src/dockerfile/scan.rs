@@ -28,6 +28,8 @@ pub(super) struct Statement {
     pub comments: Vec<Spanned<String>>,
     /// Everything that belongs to it, heredocs included, without the last line break.
     pub span: Span,
+    /// Whether its heredocs could not be read, which a finding says.
+    pub broken: bool,
 }
 
 /// What a source consists of.
@@ -137,29 +139,35 @@ fn statement(
                 ),
         );
     }
-    let mut heredocs = Vec::new();
-    if takes_heredocs(&line, &head, escape) {
-        match heredoc::openings(&line.text) {
-            Ok(openings) => {
-                for (opening, range) in openings {
-                    match heredoc::body(opening, line.span(range), lines) {
-                        Ok(heredoc) => heredocs.push(heredoc),
-                        Err(finding) => {
-                            findings.push(finding);
-                            break;
-                        }
-                    }
-                    end = lines.end();
-                }
-            }
-            Err((error, range)) => {
-                let place = line.span(range);
-                findings
-                    .push(Diagnostic::error(format!("the delimiter of a heredoc is wrong: {error}"), place));
-            }
-        }
+    let mut statement = Statement {
+        line,
+        head,
+        heredocs: Vec::new(),
+        comments: Vec::new(),
+        span: Span::new(start, end),
+        broken: false,
+    };
+    if takes_heredocs(&statement.line, &statement.head, escape)
+        && let Err(finding) = read_heredocs(&mut statement, lines)
+    {
+        statement.broken = true;
+        findings.push(finding);
     }
-    Statement { line, head, heredocs, comments: Vec::new(), span: Span::new(start, end) }
+    statement
+}
+
+/// Reads the heredocs of a statement from the lines behind it.
+fn read_heredocs(statement: &mut Statement, lines: &mut PhysicalLines<'_>) -> Result<(), Diagnostic> {
+    let line = &statement.line;
+    let openings = heredoc::openings(&line.text).map_err(|(error, range)| {
+        Diagnostic::error(format!("the delimiter of a heredoc is wrong: {error}"), line.span(range))
+    })?;
+    for (opening, range) in openings {
+        let read = heredoc::body(opening, line.span(range), lines);
+        statement.span.end = lines.end();
+        statement.heredocs.push(read?);
+    }
+    Ok(())
 }
 
 /// Whether `<<` in this instruction opens heredocs: RUN, COPY and ADD, unless in JSON form, and ONBUILD of these.

@@ -47,6 +47,9 @@ pub(super) struct Lowering<'a> {
     findings: &'a mut Vec<Diagnostic>,
 }
 
+/// What people get wrong about JSON.
+const JSON_RULES: &str = "JSON has double quotes around each string and no comma behind the last one";
+
 /// Understands `statement`; none if it cannot be, which findings tell. `keyword` is its name, which is known.
 pub(super) fn lower(
     statement: &Statement,
@@ -65,6 +68,9 @@ pub(super) fn lower(
         keyword,
         findings,
     };
+    if statement.broken {
+        return None;
+    }
     let before = cx.findings.len();
     let lowered = if keyword == Keyword::From {
         cx.from().map(|from| Lowered::From(Box::new(from)))
@@ -193,7 +199,7 @@ impl Lowering<'_> {
                 Err(())
             }
             Json::No => {
-                if json::looks_meant(text) {
+                if json::looks_meant(text) && self.keyword != Keyword::Shell {
                     let place = self.line.span(range);
                     let finding = Diagnostic::warning("this looks like the JSON form and is not JSON", place)
                         .label("taken word for word")
@@ -244,12 +250,17 @@ impl Lowering<'_> {
         match self.command(self.rest())? {
             CommandLine::Exec(words) if !words.is_empty() => Some(words),
             command => {
-                let message = match command {
-                    CommandLine::Shell(_) if !command.is_empty() => "SHELL must be in the JSON form",
-                    _ => "SHELL is not followed by a shell",
+                let (message, hint) = match &command {
+                    CommandLine::Shell(text) if json::looks_meant(&text.value) => {
+                        ("the arguments of SHELL are not JSON", JSON_RULES)
+                    }
+                    CommandLine::Shell(text) if !text.value.is_empty() => {
+                        ("SHELL must be in the JSON form", "write `SHELL [\"/bin/bash\", \"-c\"]`")
+                    }
+                    _ => ("SHELL is not followed by a shell", "write `SHELL [\"/bin/bash\", \"-c\"]`"),
                 };
                 let finding = self.about_arguments(message);
-                self.findings.push(finding.hint("write `SHELL [\"/bin/bash\", \"-c\"]`"));
+                self.findings.push(finding.hint(hint));
                 None
             }
         }
@@ -309,29 +320,34 @@ impl Lowering<'_> {
             };
             return Some(vec![pair]);
         }
-        let mut pairs = Vec::with_capacity(words.len());
-        let mut findings = Vec::new();
+        let mut pairs: Vec<Pair> = Vec::with_capacity(words.len());
         for word in words {
-            match equals(&word) {
-                Some(at) if at > word.start => pairs.push(Pair {
-                    key: self.word(word.start..at),
-                    value: self.word(at + 1..word.end),
-                    legacy: false,
-                }),
-                Some(_) => findings.push(Diagnostic::error(
-                    format!("{keyword} has a value without a name"),
-                    self.line.span(word),
-                )),
-                None => findings.push(
-                    Diagnostic::error(
-                        format!("{} is not `name=value`", quote(self.line.slice(word.clone()))),
+            let finding = match equals(&word) {
+                Some(at) if at > word.start => {
+                    let (key, value) = (self.word(word.start..at), self.word(at + 1..word.end));
+                    pairs.push(Pair { key, value, legacy: false });
+                    continue;
+                }
+                Some(_) => {
+                    Diagnostic::error(format!("{keyword} has a value without a name"), self.line.span(word))
+                }
+                None => {
+                    let text = self.line.slice(word.clone());
+                    let finding = Diagnostic::error(
+                        format!("{} is not `name=value`", quote(text)),
                         self.line.span(word),
-                    )
-                    .hint("put a value with blanks in quotes: `name=\"some value\"`"),
-                ),
-            }
+                    );
+                    let example = match pairs.last() {
+                        Some(Pair { key, value, .. }) if value.is_plain() && !value.text.is_empty() => {
+                            quote(&format!("{key}=\"{value} {text}\""))
+                        }
+                        _ => "`name=\"some value\"`".to_owned(),
+                    };
+                    finding.hint(format!("put a value with blanks in quotes: {example}"))
+                }
+            };
+            self.findings.push(finding);
         }
-        self.findings.append(&mut findings);
         Some(pairs)
     }
 
@@ -358,7 +374,12 @@ impl Lowering<'_> {
 
     fn from(&mut self) -> Option<From> {
         const FLAGS: [FlagSpec; 1] = [FlagSpec { name: "platform", kind: FlagKind::Value }];
+        let before = self.findings.len();
         let flags = Flags::read(self, &FLAGS);
+        if self.findings.len() > before {
+            // A flag that was not understood leaves its value among the arguments.
+            return None;
+        }
         let words = blank_separated(self.line, self.rest());
         let (image, name) = match words.as_slice() {
             [image] => (image, None),
