@@ -2,3 +2,5 @@
 
 mod findings;
 mod oracle;
+mod properties;
+mod structure;
