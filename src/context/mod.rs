@@ -3,4 +3,5 @@
 //! What is here is pure: it is told names and never looks at files itself.
 
 mod clean;
+pub mod ignore;
 pub mod wildcard;
