@@ -125,7 +125,8 @@ pub struct Run {
     pub security: Spanned<Security>,
     /// `--device`, in order.
     pub devices: Vec<Device>,
-    /// The command line, as it was written.
+    /// The command line, as it was written. Empty in the shell form it runs the shell on an empty text, as BuildKit
+    /// does; empty in the exec form there is nothing that could be run, which is an error once the stage is built.
     pub command: CommandLine,
     /// Its heredocs; only in the shell form.
     pub heredocs: Vec<Heredoc>,

@@ -192,7 +192,6 @@ impl Kind {
         match key {
             "id" => matches!(self, Self::Cache | Self::Secret | Self::Ssh),
             "from" => matches!(self, Self::Bind | Self::Cache),
-            "source" => matches!(self, Self::Bind | Self::Cache | Self::Secret),
             "env" => self == Self::Secret,
             "writable" => matches!(self, Self::Bind | Self::Cache | Self::Tmpfs),
             _ => true,
@@ -290,17 +289,17 @@ impl MountFlag {
                 let finding = Diagnostic::error("a secret has either `id` or `source`", source.span);
                 Err(finding.context(id.span, "`id` is given here"))
             }
-            (Kind::Ssh, _, Some(source), _) => refuse(kind, "source", source.span),
+            // BuildKit looks for the source in the empty directory, and the step fails.
+            (Kind::Ssh | Kind::Tmpfs, _, Some(source), _) => refuse(kind, "source", source.span),
             _ => Ok(()),
         }
     }
 
     /// A warning for each key that means nothing here.
     fn idle_keys(&self, kind: Kind, found: &Fields) -> Vec<Diagnostic> {
-        let written: [(&str, Option<Span>); 5] = [
+        let written: [(&str, Option<Span>); 4] = [
             ("id", found.id.as_ref().map(|it| it.span)),
             ("from", self.from.as_ref().and(self.field("from"))),
-            ("source", found.source.as_ref().map(|it| it.span)),
             ("env", found.env.as_ref().map(|it| it.span)),
             // That a secret is read-only needs no saying, but says nothing wrong.
             ("writable", found.writable.filter(|it| it.value).map(|it| it.span)),

@@ -231,8 +231,9 @@ impl fmt::Display for Word {
     }
 }
 
-/// `text` with the values of its variables, for a progress line: quotes stay, a variable that is not set stays as it
-/// is written. A text that is not well-formed comes back unchanged.
+/// `text` with the values of its variables, for the progress line of a RUN: quotes stay, a variable that is not set
+/// stays as it is written. A text that is not well-formed comes back unchanged. (BuildKit shows other instructions
+/// as [`Word::expand`] would give them.)
 pub fn display(text: &str, escape: Escape, lookup: &Lookup<'_>) -> String {
     let grammar = Grammar { escape: escape.char(), quotes: true, keep_escapes: false };
     match evaluate(text, grammar, Style { keep_quotes: true, keep_unset: true }, lookup) {

@@ -67,11 +67,12 @@ fn errors_of_mounts_point_into_the_flag() {
         "type=secret,id=a,env=",
         "type=secret,id=a,sharing=locked",
         "type=ssh,source=a",
+        "type=tmpfs,target=/x,source=a",
         "type=$KIND,target=/x",
-        "type=cache,target='/a b',id=${MISSING:?give an id}",
+        "type=cache,target='/a b',id=${MISSING:?name-it}",
         // Warnings.
         "type=bind,target=/x,id=a,env=B",
-        "type=tmpfs,target=/x,from=a,source=b",
+        "type=tmpfs,target=/x,from=a",
         "type=secret,id=a,rw",
     ] {
         let text = format!("FROM a\nRUN --mount={mount} make\n");
