@@ -149,6 +149,9 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// More findings than this have few causes.
+const MOST_DRAWN: usize = 20;
+
 /// Findings, in the order of the places they point at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
@@ -159,9 +162,20 @@ impl Diagnostics {
         self.0.iter().any(Diagnostic::is_error)
     }
 
-    /// Draws all of them, a blank line between two.
+    /// Draws them, a blank line between two. Of very many only the first are drawn, errors before warnings, and the
+    /// others counted: nobody reads them, and each is drawn in time that grows with the file.
     pub fn render(&self, source: Source<'_>, color: bool) -> String {
-        let drawn: Vec<String> = self.0.iter().map(|finding| finding.render(source, color)).collect();
+        let mut chosen: Vec<(usize, &Diagnostic)> = self.0.iter().enumerate().collect();
+        chosen.sort_by_key(|(_, finding)| !finding.is_error());
+        chosen.truncate(MOST_DRAWN);
+        chosen.sort_by_key(|(index, _)| *index);
+        let mut drawn: Vec<String> =
+            chosen.iter().map(|(_, finding)| finding.render(source, color)).collect();
+        match self.0.len() - chosen.len() {
+            0 => {}
+            1 => drawn.push("and 1 more".to_owned()),
+            more => drawn.push(format!("and {more} more")),
+        }
         drawn.join("\n\n")
     }
 }
@@ -304,6 +318,17 @@ mod tests {
         let finding = Diagnostic::error("bad \u{7} word", Span::new(0, 1));
         let shown = finding.render(source("\u{1b}[31mevil"), false);
         assert!(!shown.contains('\u{1b}') && !shown.contains('\u{7}'), "{shown:?}");
+    }
+
+    #[test]
+    fn very_many_findings_are_counted_and_no_error_is_lost_among_warnings() {
+        let mut findings: Vec<Diagnostic> =
+            (0..30).map(|at| Diagnostic::warning(format!("w{at}"), Span::at(at))).collect();
+        findings.push(Diagnostic::error("the error", Span::at(30)));
+        let text = "x".repeat(40);
+        let drawn = Diagnostics(findings).render(source(&text), false);
+        assert_eq!(drawn.matches("warning: ").count(), MOST_DRAWN - 1);
+        assert!(drawn.contains("error: the error") && drawn.ends_with("\n\nand 11 more"), "{drawn}");
     }
 
     proptest! {

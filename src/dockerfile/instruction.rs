@@ -39,13 +39,13 @@ pub struct Instruction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InstructionKind {
     /// `ADD`
-    Add(Add),
+    Add(AddInstruction),
     /// `ARG`
     Arg(Vec<Arg>),
     /// `CMD`
     Cmd(CommandLine),
     /// `COPY`
-    Copy(Copy),
+    Copy(CopyInstruction),
     /// `ENTRYPOINT`
     Entrypoint(CommandLine),
     /// `ENV`: the values of one instruction do not see each other.
@@ -60,9 +60,9 @@ pub enum InstructionKind {
     /// `MAINTAINER`
     Maintainer(Spanned<String>),
     /// `ONBUILD`
-    Onbuild(Onbuild),
+    Onbuild(OnbuildInstruction),
     /// `RUN`
-    Run(Run),
+    Run(RunInstruction),
     /// `SHELL`: not empty.
     Shell(Vec<Spanned<String>>),
     /// `STOPSIGNAL`
@@ -116,7 +116,7 @@ impl CommandLine {
 
 /// `RUN`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
+pub struct RunInstruction {
     /// `--mount`, in order.
     pub mounts: Vec<MountFlag>,
     /// `--network`
@@ -149,7 +149,7 @@ pub enum Script {
     },
 }
 
-impl Run {
+impl RunInstruction {
     /// What is executed.
     ///
     /// A heredoc that is the whole command is the script itself; variables are never expanded in it, whatever its
@@ -255,7 +255,7 @@ impl InlineFile {
 
 /// `COPY`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Copy {
+pub struct CopyInstruction {
     /// `--from`: a stage's name or number, a named context or an image. It has neither variables nor quotes.
     pub from: Option<Spanned<String>>,
     /// `--parents`
@@ -266,7 +266,7 @@ pub struct Copy {
 
 /// `ADD`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Add {
+pub struct AddInstruction {
     /// `--keep-git-dir`; none if it is not given.
     pub keep_git_dir: Option<Spanned<bool>>,
     /// `--checksum`
@@ -301,7 +301,7 @@ pub enum Healthcheck {
 
 /// `ONBUILD`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Onbuild {
+pub struct OnbuildInstruction {
     /// The text that is kept in the image: the instruction behind ONBUILD on one line, and its heredocs. It is read
     /// with [`parse_trigger`](super::parse_trigger) where the image is used.
     pub trigger: String,

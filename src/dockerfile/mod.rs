@@ -21,6 +21,22 @@
 //! - Letters outside ASCII in flags stay what they are; BuildKit garbles them.
 //! - Text before `${name:-word}` in a word of EXPOSE is kept; BuildKit loses it.
 //! - Lines may be longer than 64 KiB.
+//! - `source` of a tmpfs mount and an empty `env` of a secret are errors; with BuildKit the step fails, or gets a
+//!   variable without a name.
+//!
+//! ```
+//! use cofferdam::dockerfile::{InstructionKind, Source, parse};
+//!
+//! let text = "FROM debian AS build\nENV DIR=/srv\nWORKDIR ${DIR}/app\n";
+//! let file = parse(text).map_err(|findings| findings.render(Source { name: "Dockerfile", text }, false))?;
+//! let stage = &file.stages[0];
+//! assert_eq!(stage.name(), Some("build"));
+//! if let InstructionKind::Workdir(path) = &stage.instructions[1].kind {
+//!     let value = path.expand(&|name| (name == "DIR").then(|| "/srv".to_owned()));
+//!     assert_eq!(value.unwrap().text, "/srv/app");
+//! }
+//! # Ok::<(), String>(())
+//! ```
 
 mod decode;
 mod diagnostic;
@@ -49,14 +65,15 @@ pub use expand::{
 };
 pub use heredoc::Heredoc;
 pub use instruction::{
-    Add, Arg, CommandLine, Copy, Device, Healthcheck, InlineFile, Instruction, InstructionKind, Network,
-    Onbuild, Pair, Run, Script, Security, Transfer,
+    AddInstruction, Arg, CommandLine, CopyInstruction, Device, Healthcheck, InlineFile, Instruction,
+    InstructionKind, Network, OnbuildInstruction, Pair, RunInstruction, Script, Security, Transfer,
 };
 pub use keyword::Keyword;
 pub use mount::{FileAttributes, Mount, MountField, MountFlag, Resolved, Sharing};
 pub use parser::{parse, parse_trigger};
 pub use span::{LineIndex, Position, Span, Spanned};
-pub use stage::{Dockerfile, From, Stage, StageName, description};
+pub use stage::{Dockerfile, FromInstruction, Stage, StageName, description};
+pub use suggest::nearest;
 
 #[cfg(test)]
 mod tests;

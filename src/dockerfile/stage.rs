@@ -26,7 +26,7 @@ pub struct Stage {
     /// Its number, by which `COPY --from=0` calls it.
     pub index: usize,
     /// How it begins.
-    pub from: From,
+    pub from: FromInstruction,
     /// Its instructions, in order.
     pub instructions: Vec<Instruction>,
 }
@@ -40,7 +40,7 @@ impl Stage {
 
 /// FROM
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct From {
+pub struct FromInstruction {
     /// Where the keyword is.
     pub keyword: Span,
     /// The keyword as it was written (`from`).

@@ -4,7 +4,7 @@
 const SHORT: usize = 5;
 
 /// The candidate nearest to `word`, letter case aside, if it is near enough. Of several equally near ones the first.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let most = if word.chars().count() <= SHORT { 1 } else { 2 };
     candidates

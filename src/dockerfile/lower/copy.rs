@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::super::diagnostic::{Diagnostic, quote};
 use super::super::expand::Word;
 use super::super::heredoc;
-use super::super::instruction::{Add, Copy, InlineFile, Transfer};
+use super::super::instruction::{AddInstruction, CopyInstruction, InlineFile, Transfer};
 use super::Lowering;
 use super::flags::{FlagKind, FlagSpec, Flags};
 
@@ -29,7 +29,7 @@ const ADD_FLAGS: [FlagSpec; 7] = [
 ];
 
 impl Lowering<'_> {
-    pub(super) fn copy(&mut self) -> Option<Copy> {
+    pub(super) fn copy(&mut self) -> Option<CopyInstruction> {
         let flags = Flags::read(self, &COPY_FLAGS);
         let from = flags.text("from").map(|from| from.spanned(self.line));
         if let Some(from) = &from {
@@ -42,12 +42,12 @@ impl Lowering<'_> {
             }
         }
         let parents = flags.switch("parents").is_some_and(|it| it.value);
-        Some(Copy { from, parents, transfer: self.transfer(&flags)? })
+        Some(CopyInstruction { from, parents, transfer: self.transfer(&flags)? })
     }
 
-    pub(super) fn add(&mut self) -> Option<Add> {
+    pub(super) fn add(&mut self) -> Option<AddInstruction> {
         let flags = Flags::read(self, &ADD_FLAGS);
-        Some(Add {
+        Some(AddInstruction {
             keep_git_dir: flags.switch("keep-git-dir"),
             checksum: flags.word(self, "checksum"),
             unpack: flags.switch("unpack"),

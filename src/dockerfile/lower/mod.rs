@@ -14,20 +14,20 @@ use super::diagnostic::{Diagnostic, quote};
 use super::expand::{Escape, Syntax, Word};
 use super::head::{Head, blank_separated, quoted_words};
 use super::heredoc::Heredoc;
-use super::instruction::{Arg, CommandLine, Instruction, InstructionKind, Onbuild, Pair};
+use super::instruction::{Arg, CommandLine, Instruction, InstructionKind, OnbuildInstruction, Pair};
 use super::json::{self, Json};
 use super::keyword::Keyword;
 use super::line::LogicalLine;
 use super::scan::{Statement, inner};
 use super::span::{Span, Spanned};
-use super::stage::{From, StageName};
+use super::stage::{FromInstruction, StageName};
 use flags::{FlagKind, FlagSpec, Flags};
 
 /// What a statement turns out to be.
 #[derive(Debug)]
 pub(super) enum Lowered {
     /// FROM: a stage begins.
-    From(Box<From>),
+    From(Box<FromInstruction>),
     /// Anything else.
     Instruction(Box<Instruction>),
 }
@@ -372,7 +372,7 @@ impl Lowering<'_> {
         Some(args)
     }
 
-    fn from(&mut self) -> Option<From> {
+    fn from(&mut self) -> Option<FromInstruction> {
         const FLAGS: [FlagSpec; 1] = [FlagSpec { name: "platform", kind: FlagKind::Value }];
         let before = self.findings.len();
         let flags = Flags::read(self, &FLAGS);
@@ -396,7 +396,7 @@ impl Lowering<'_> {
             None => None,
             Some((keyword, name)) => Some(self.stage_name(keyword, name)?),
         };
-        Some(From {
+        Some(FromInstruction {
             keyword: self.keyword_span(),
             written: self.line.slice(self.head.keyword.clone()).to_owned(),
             image: self.word(image.clone()),
@@ -454,7 +454,7 @@ impl Lowering<'_> {
         })
     }
 
-    fn onbuild(&mut self) -> Option<Onbuild> {
+    fn onbuild(&mut self) -> Option<OnbuildInstruction> {
         self.no_flags();
         let rest = self.rest_as_one("an instruction")?;
         let head = inner(self.line, rest.clone(), self.escape);
@@ -488,7 +488,7 @@ impl Lowering<'_> {
             findings: self.findings,
         }
         .instruction()?;
-        Some(Onbuild { trigger: self.trigger(), instruction: Box::new(instruction) })
+        Some(OnbuildInstruction { trigger: self.trigger(), instruction: Box::new(instruction) })
     }
 
     /// The text that an image keeps: the line behind ONBUILD, white space at its end included, and the heredocs.

@@ -3,7 +3,7 @@
 use super::super::diagnostic::{Diagnostic, quote};
 use super::super::directives::parse_bool;
 use super::super::head::Mapped;
-use super::super::instruction::{Device, Network, Run, Security};
+use super::super::instruction::{Device, Network, RunInstruction, Security};
 use super::super::mount::{MountFlag, comma_separated};
 use super::super::span::Spanned;
 use super::super::suggest::nearest;
@@ -23,7 +23,7 @@ const NETWORKS: [(&str, Network); 3] =
 const SECURITIES: [(&str, Security); 2] = [("sandbox", Security::Sandbox), ("insecure", Security::Insecure)];
 
 impl Lowering<'_> {
-    pub(super) fn run(&mut self) -> Option<Run> {
+    pub(super) fn run(&mut self) -> Option<RunInstruction> {
         let flags = Flags::read(self, &FLAGS);
         let mut mounts = Vec::new();
         for value in flags.list("mount") {
@@ -42,7 +42,7 @@ impl Lowering<'_> {
         let network = self.choice(&flags, "network", &NETWORKS);
         let security = self.choice(&flags, "security", &SECURITIES);
         let command = self.command(self.rest())?;
-        Some(Run { mounts, network, security, devices, command, heredocs: self.heredocs.to_vec() })
+        Some(RunInstruction { mounts, network, security, devices, command, heredocs: self.heredocs.to_vec() })
     }
 
     /// The value of a flag that has only a few. They are compared letter by letter, and not expanded.

@@ -10,7 +10,7 @@ fn stage(body: &str) -> (String, Stage) {
     (source, file.stages.remove(0))
 }
 
-fn run(body: &str) -> Run {
+fn run(body: &str) -> RunInstruction {
     let (_, mut stage) = stage(body);
     match stage.instructions.remove(0).kind {
         InstructionKind::Run(run) => run,
@@ -194,7 +194,7 @@ fn a_trigger_reads_back_what_onbuild_keeps() {
     else {
         panic!("COPY")
     };
-    let texts = |copy: &Copy| {
+    let texts = |copy: &CopyInstruction| {
         let transfer = &copy.transfer;
         (
             transfer.paths[0].text.clone(),
