@@ -3,5 +3,7 @@
 //!
 //! The rooms, from the top down; a room imports only from rooms below it (see `docs/architecture.md`).
 
+pub mod context;
+pub mod dockerfile;
 pub mod image;
 pub mod sandbox;

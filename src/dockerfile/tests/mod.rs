@@ -1,0 +1,6 @@
+//! Tests of the room as a whole.
+
+mod findings;
+mod oracle;
+mod properties;
+mod structure;
