@@ -258,9 +258,9 @@ impl RegistryError {
         self
     }
 
-    /// Not worth another try: it has been tried enough below, or a longer wait is asked for than is reasonable.
+    /// After so many further tries.
     pub(crate) fn finally(mut self, retries: u32) -> Self {
-        self.0.retries += retries;
+        self.0.retries = self.0.retries.max(retries);
         self
     }
 

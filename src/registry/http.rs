@@ -213,7 +213,10 @@ fn kind_of(error: &reqwest::Error) -> Kind {
     visit(error, &mut |cause| {
         if let Some(cause) = cause.downcast_ref::<rustls::Error>() {
             tls.get_or_insert(tls_kind(cause));
-        } else if let Some(cause) = cause.downcast_ref::<io::Error>() {
+        } else if let Some(cause) = cause.downcast_ref::<io::Error>()
+            && cause.kind() != io::ErrorKind::Other
+        {
+            // `Other` is a wrapping around the one that says something.
             io_kind.get_or_insert(cause.kind());
         }
     });

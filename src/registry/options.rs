@@ -135,8 +135,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// From the end of a request to the head of its answer.
     pub answer: Duration,
-    /// The same for the request that commits an upload: registries on object storage copy or hash the whole
-    /// blob then.
+    /// The same for requests that hold a blob's bytes or commit them: megabytes may still be in the socket's
+    /// buffer of a slow line, and registries on object storage copy or hash the whole blob at the commit.
     pub commit: Duration,
 }
 

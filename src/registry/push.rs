@@ -215,7 +215,8 @@ impl Client {
     /// The error of a push, made plainer where the registry only hung up: ECR drops the connection when there is
     /// no such repository.
     async fn explained(&self, endpoint: &Endpoint, error: RegistryError) -> RegistryError {
-        if error.kind() != ErrorKind::Network || error.status().is_some() {
+        let opening = error.request().is_some_and(|(method, _)| method == "POST");
+        if error.kind() != ErrorKind::Network || !opening {
             return error;
         }
         let operation = error.operation().to_owned();
@@ -225,8 +226,11 @@ impl Client {
         match self.exchange(&call).await {
             Ok(answer) if answer.status() == StatusCode::NOT_FOUND => {
                 let refused = self.refused(&call, answer).await;
-                // distribution says "unknown" of every repository that nothing was pushed to.
-                if refused.has_code("NAME_UNKNOWN") { refused.finally(error.retries()) } else { error }
+                if !refused.has_code("NAME_UNKNOWN") {
+                    return error;
+                }
+                let earlier = vec![("the upload".to_owned(), error.essence())];
+                refused.after(earlier)
             }
             _ => error,
         }
