@@ -22,7 +22,7 @@ use super::scope::Scopes;
 use crate::image::{Digest, Repository, Sha256};
 
 /// Pieces that wait to be hashed and written; a piece is what the socket gave at once, some hundred kilobytes.
-const BEHIND: usize = 8;
+const BEHIND: usize = 4;
 /// Bytes of a blob that is held in memory: configurations are small.
 const LARGEST_IN_MEMORY: u64 = 32 * 1024 * 1024;
 
