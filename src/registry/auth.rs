@@ -16,7 +16,7 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::challenge::{self, Challenge};
 use super::client::{Client, lock};
-use super::credential::{Credential, Login};
+use super::credential::{Credential, Keychain, Login, normal_key};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use super::exchange::{Answer, Call, Payload, Shipment, Target};
@@ -320,10 +320,11 @@ impl Client {
     pub async fn check_login(&self, registry: &str, credential: &Credential) -> Result<(), RegistryError> {
         // A client of its own, so that nothing learnt or cached with other credentials answers for these.
         let inner = &self.inner;
-        let keychain = inner.keychain.clone().with(registry, credential.clone());
+        let host = normal_key(registry);
+        let endpoint = Endpoint::registry(host.split('/').next().unwrap_or_default());
+        let keychain = Keychain::empty().with(&endpoint.registry, credential.clone());
         let alone =
             Self::with_parts(inner.options.clone(), keychain, inner.transport.clone(), inner.clock.clone())?;
-        let endpoint = Endpoint::registry(registry.split('/').next().unwrap_or_default());
         let operation = format!("log in to `{}`", endpoint.registry);
         let call = Call::new(&alone, &operation, &endpoint, Method::GET, Target::Path(""), Scopes::none());
         let answer = alone.request(&call, &[StatusCode::OK]).await?;

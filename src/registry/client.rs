@@ -181,7 +181,7 @@ impl Retries<'_> {
         }
         let pause = self.policy.pause(self.row, self.clock.fraction(), error.retry_after());
         let Some(pause) = pause else { return Err(error.finally(self.total)) };
-        tracing::debug!(%reason, ?pause, try_number = self.total + 2, "{error}");
+        tracing::info!(%reason, ?pause, try_number = self.total + 2, "trying again: {error}");
         self.clock.sleep(pause).await;
         self.row += 1;
         self.total += 1;

@@ -25,6 +25,10 @@ use super::transport::{Body, Request, Response, Transport, TransportError, Trans
 /// What is spoken to directly whatever the variables say: a proxy's loopback is not ours.
 const NEVER_PROXIED: &str = "localhost,127.0.0.0/8,::1";
 
+/// After so much silence the other side is asked whether it is there, well within the 350 s after which cloud
+/// load balancers forget a connection.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// Sends requests over the network.
 #[derive(Debug)]
 pub struct HttpTransport {
@@ -118,6 +122,8 @@ fn client(options: &ClientOptions, roots: &Roots, special: &HostOptions) -> Resu
         .retry(reqwest::retry::never())
         .referer(false)
         .connect_timeout(options.timeouts.connect)
+        // A commit may be silent for minutes: load balancers forget connections that are.
+        .tcp_keepalive(KEEPALIVE)
         .user_agent(&options.user_agent)
         // Only what the options say: the environment has been read by whoever made them.
         .no_proxy();

@@ -4,12 +4,14 @@
 //! look-up, because a registry that failed to answer a commit may well have done it.
 
 use bytes::Bytes;
+use reqwest::header::RANGE;
 use reqwest::{Method, StatusCode, Url};
 
 use super::client::{Client, Retries};
 use super::endpoint::Endpoint;
 use super::error::{ErrorKind, RegistryError};
 use super::exchange::{Answer, Call, Payload, Target};
+use super::guard;
 use super::pull::announced_digest;
 use super::scope::Scopes;
 use super::source::{BlobSource, Progress};
@@ -264,11 +266,7 @@ impl BlobPush<'_> {
             Ok(true) => return Ok(BlobOutcome::AlreadyThere),
             Ok(false) => {}
             // Some credentials may write and not read: the upload will show.
-            Err(error) if matches!(error.status(), Some(400..=499)) && error.reason().is_none() => {
-                if error.kind() == ErrorKind::Unauthorized {
-                    return Err(error);
-                }
-            }
+            Err(error) if is_refusal(&error) => tracing::debug!("{error}"),
             Err(error) => return Err(error),
         }
         let session = match self.mount().await? {
@@ -344,9 +342,19 @@ impl Client {
     ) -> Result<bool, RegistryError> {
         let path = format!("blobs/{digest}");
         let call = Call::new(self, operation, endpoint, Method::HEAD, Target::Path(&path), scopes);
-        let answer = self.exchange(&call).await?;
+        let mut answer = self.exchange(&call).await?;
+        let home = endpoint.url(self.scheme(endpoint), "")?;
+        if answer.status().is_client_error() && !guard::same_origin(&answer.url, &home) {
+            // The registry redirects to storage, whose addresses are often signed for GET alone: one byte of the
+            // blob answers the question as well.
+            answer.response.finish().await;
+            let scopes = call.scopes.clone();
+            let call = Call::new(self, operation, endpoint, Method::GET, Target::Path(&path), scopes)
+                .header(RANGE, "bytes=0-0");
+            answer = self.exchange(&call).await?;
+        }
         match answer.status() {
-            StatusCode::OK => {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
                 answer.response.finish().await;
                 Ok(true)
             }

@@ -4,7 +4,7 @@
 //! A part that is missing on the machine fails the test that needs it, with its name.
 
 // Each test program uses some of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod client;
 pub mod docker_registry;
