@@ -149,8 +149,9 @@ impl Client {
         if answers > 0 && !is_new {
             return Ok(answer.authorization.clone());
         }
-        let (known, asked) = understand(call, &answer.url, &answer.response.headers)?;
         let host = self.inner.auth.host(call.endpoint);
+        let before = lock(&host.known).clone();
+        let (known, asked) = understand(call, &answer.url, &answer.response.headers, before)?;
         *lock(&host.known) = Some(known.clone());
         let scopes = call.scopes.clone().and(&asked);
         self.authorization(call, &known, credential, &scopes).await
@@ -184,7 +185,7 @@ impl Client {
             })
             .await;
         let Ok((response, url)) = asked else { return Ok(None) };
-        let (known, asked) = understand(call, &url, &response.headers)?;
+        let (known, asked) = understand(call, &url, &response.headers, None)?;
         response.finish().await;
         *lock(&host.known) = Some(known.clone());
         let scopes = call.scopes.clone().and(&asked);
@@ -287,12 +288,20 @@ impl Client {
     }
 }
 
-/// What the challenges in `headers` ask for, with the scopes they name. Bearer goes before Basic; a 401 without
-/// any challenge that is understood can only mean Basic.
-fn understand(call: &Call<'_>, from: &Url, headers: &HeaderMap) -> Result<(Known, Scopes), RegistryError> {
+/// What the challenges in `headers` ask for, with the scopes they name. Bearer goes before Basic. Without any
+/// challenge what the host wanted `before` holds, and else it can only be Basic.
+fn understand(
+    call: &Call<'_>,
+    from: &Url,
+    headers: &HeaderMap,
+    before: Option<Known>,
+) -> Result<(Known, Scopes), RegistryError> {
     let values = headers.get_all(WWW_AUTHENTICATE).iter();
     let challenges: Vec<Challenge> =
         values.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect();
+    if let Some(before) = before.filter(|_| challenges.is_empty()) {
+        return Ok((before, Scopes::none()));
+    }
     let bearer = challenges.iter().find(|challenge| challenge.scheme == "bearer");
     let Some((bearer, realm)) = bearer.and_then(|bearer| Some((bearer, bearer.parameter("realm")?))) else {
         return Ok((Known::Basic, Scopes::none()));

@@ -245,6 +245,24 @@ async fn an_identity_token_that_has_run_out_is_an_error_without_the_token() {
     assert!(text.contains("invalid_grant: *** is old") && !text.contains("refresh-me"), "{text}");
 }
 
+/// A token server that moves the request elsewhere would move the refresh token with it.
+#[tokio::test]
+async fn an_identity_token_does_not_follow_a_redirect() {
+    let seen = Arc::new(Mutex::new(0));
+    let count = seen.clone();
+    let elsewhere = Server::on("127.0.0.2", None, move |_| {
+        *count.lock().unwrap() += 1;
+        Answer::new(200).body(r#"{"token":"x"}"#).into()
+    });
+    let registry = FakeRegistry::bearer(Bearer::default());
+    registry.fail("POST", "/token", 9, Answer::new(307).header("Location", elsewhere.url()));
+    let credential = Credential::new(Login::IdentityToken(Secret::new("refresh me")), "test");
+    let (client, _) = client_with(options(), Keychain::empty().with(&registry.host(), credential));
+    let error = client.manifest(&reference(&registry.host(), "a:v1")).await.unwrap_err();
+    assert_eq!(error.status(), Some(307));
+    assert_eq!(*seen.lock().unwrap(), 0);
+}
+
 #[tokio::test]
 async fn a_registry_token_is_used_as_it_is() {
     let registry = FakeRegistry::bearer(Bearer::default());

@@ -389,7 +389,7 @@ async fn a_body_that_stands_still_is_given_up_and_gone_on_with() {
     let digest = registry.put_blob("a", &blob);
     registry.alter("GET", "/blobs/", 1, |answer| Answer {
         cut: Some(50_000),
-        pause: Duration::from_secs(3),
+        pause: Duration::from_secs(8),
         ..answer
     });
     let mut options = options();
@@ -398,7 +398,7 @@ async fn a_body_that_stands_still_is_given_up_and_gone_on_with() {
     let a = repository(&registry.host(), "a");
     let begun = std::time::Instant::now();
     assert_eq!(client.blob_bytes(&a, digest, 100_000).await.unwrap(), blob);
-    assert!(begun.elapsed() < Duration::from_secs(3), "the server was not waited for");
+    assert!(begun.elapsed() < Duration::from_secs(8), "the server was not waited for");
     assert_eq!(clock.pauses().len(), 1);
 }
 
@@ -549,6 +549,22 @@ async fn a_mirror_with_wrong_bytes_is_made_up_for_by_the_registry() {
     let (client, _) = client_with(mirrored(&origin.host(), &[mirror.host()], true), Keychain::empty());
     let a = repository(&origin.host(), "a");
     assert_eq!(client.blob_bytes(&a, digest, 100_000).await.unwrap(), blob);
+}
+
+/// A sink that holds wrong bytes and cannot forget them is not fed with right ones.
+#[tokio::test]
+async fn a_sink_that_cannot_forget_is_not_given_the_rest_by_another() {
+    let (mirror, origin) = (FakeRegistry::open(), FakeRegistry::open());
+    let blob = bytes(1000);
+    let digest = origin.put_blob("a", &blob);
+    mirror.put_wrong_blob("a", digest, &[1; 1000]);
+    let (client, _) = client_with(mirrored(&origin.host(), &[mirror.host()], true), Keychain::empty());
+    let sink = |_: &[u8]| -> io::Result<()> { Ok(()) };
+    let a = repository(&origin.host(), "a");
+    let failed = client.fetch_blob(&a, digest, 1000, Resume::default(), sink).await;
+    let error = failed.err().unwrap();
+    assert_eq!((error.kind(), error.host()), (ErrorKind::Integrity, mirror.host().as_str()));
+    assert_eq!(error.earlier().count(), 0);
 }
 
 /// What one mirror began, the registry finishes.

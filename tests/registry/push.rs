@@ -9,7 +9,7 @@ use rstest::rstest;
 
 use crate::support::client::{anonymous, bytes, reference, repository, user_at};
 use crate::support::http::{Answer, Reply, Server};
-use crate::support::registry::{Bearer, FakeRegistry};
+use crate::support::registry::{Bearer, FakeRegistry, Logged};
 
 /// Pushes `blob` as it is.
 pub async fn upload(
@@ -135,6 +135,22 @@ async fn a_mount_that_is_refused_becomes_an_upload(#[case] status: u16) {
     let outcome = upload_from(&client, &repository(&host, "app"), b"layer", &from).await.unwrap();
     assert_eq!(outcome, BlobOutcome::Uploaded);
     assert!(registry.blob("app", Digest::of(b"layer")).is_some());
+}
+
+/// The same where tokens are used: the 401 says nothing of what is wanted, and is no reason to show the password.
+#[tokio::test]
+async fn a_mount_that_is_refused_in_spite_of_its_token_becomes_an_upload() {
+    let registry = FakeRegistry::bearer(Bearer::default());
+    registry.put_blob("base", b"layer");
+    registry.fail("POST", "mount=", 9, Answer::error(401, "UNAUTHORIZED", "foreign project"));
+    let host = registry.host();
+    let (client, _) = user_at(&host);
+    let from = [repository(&host, "base")];
+    let outcome = upload_from(&client, &repository(&host, "app"), b"layer", &from).await.unwrap();
+    assert_eq!(outcome, BlobOutcome::Uploaded);
+    let sent_basic = |logged: &Logged| logged.authorization().is_some_and(|sent| sent.starts_with("Basic"));
+    let to_registry = registry.log().into_iter().filter(|logged| logged.head.path() != "/token");
+    assert_eq!(to_registry.filter(sent_basic).count(), 0);
 }
 
 /// A token server that refuses the whole question because of the foreign repository.

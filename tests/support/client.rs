@@ -58,7 +58,7 @@ impl Clock for TestClock {
 
 /// Limits that let a test of one see it.
 pub fn short_timeouts() -> Timeouts {
-    let limit = Duration::from_millis(400);
+    let limit = Duration::from_millis(800);
     Timeouts { connect: Duration::from_secs(5), idle: limit, answer: limit, commit: limit }
 }
 
