@@ -4,3 +4,4 @@
 //! The rooms, from the top down; a room imports only from rooms below it (see `docs/architecture.md`).
 
 pub mod image;
+pub mod store;
