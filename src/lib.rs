@@ -4,4 +4,5 @@
 //! The rooms, from the top down; a room imports only from rooms below it (see `docs/architecture.md`).
 
 pub mod image;
+pub mod layer;
 pub mod store;

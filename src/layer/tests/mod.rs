@@ -1,0 +1,105 @@
+//! Tests of the room as its callers see it.
+
+mod hostile;
+mod reading;
+mod round_trip;
+mod writing;
+
+use std::io::Read;
+use std::num::NonZeroUsize;
+
+use super::*;
+use crate::store::Store;
+
+/// A store of its own.
+struct Bench {
+    _directory: tempfile::TempDir,
+    store: Store,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        Self { _directory: directory, store }
+    }
+
+    fn writer(&self, options: LayerOptions) -> LayerWriter {
+        LayerWriter::new(&self.store, &pool(2), options).unwrap()
+    }
+
+    fn write(&self, options: LayerOptions, changes: &[(Change, Vec<u8>)]) -> LayerBlob {
+        let mut writer = self.writer(options);
+        for (change, content) in changes {
+            writer.change(change, &mut content.as_slice()).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    fn blob(&self, layer: &LayerBlob) -> Vec<u8> {
+        self.store.read(&layer.digest, u64::MAX).unwrap()
+    }
+
+    /// Whether nothing is left of layers that were given up. Their threads may need a moment.
+    fn is_clean(&self) -> bool {
+        let empty =
+            |path: &str| std::fs::read_dir(self.store.directory().join(path)).unwrap().next().is_none();
+        for _ in 0..200 {
+            if empty("cofferdam/tmp") {
+                return empty("blobs/sha256");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        false
+    }
+}
+
+fn pool(threads: usize) -> Pool {
+    Pool::new(NonZeroUsize::new(threads).unwrap())
+}
+
+fn path(text: &str) -> TreePath {
+    TreePath::new(text).unwrap()
+}
+
+fn entry(at: &str, node: Node) -> Entry {
+    Entry { path: path(at), node, metadata: Metadata { mode: 0o644, ..Metadata::default() } }
+}
+
+fn file(at: &str, content: &[u8]) -> (Change, Vec<u8>) {
+    (Change::Entry(entry(at, Node::File { size: content.len() as u64 })), content.to_vec())
+}
+
+fn directory(at: &str) -> (Change, Vec<u8>) {
+    (Change::Entry(entry(at, Node::Directory)), Vec::new())
+}
+
+/// Changes with their contents.
+type Changes = Vec<(Change, Vec<u8>)>;
+
+/// All changes of a layer with their contents, and what it was.
+fn read_all(source: impl Read + Send + 'static) -> Result<(Changes, LayerEnd), LayerError> {
+    let mut reader = LayerReader::new(source)?;
+    let mut changes = Vec::new();
+    while let Some((change, mut content)) = reader.next()? {
+        let mut bytes = Vec::new();
+        content.read_to_end(&mut bytes).map_err(|error| LayerError::Source("layer", error))?;
+        changes.push((change, bytes));
+    }
+    Ok((changes, reader.finish()?))
+}
+
+/// As [`read_all`], of bytes.
+fn read_bytes(bytes: &[u8]) -> Result<Changes, LayerError> {
+    Ok(read_all(std::io::Cursor::new(bytes.to_vec()))?.0)
+}
+
+/// A reader that gives a few bytes at a time.
+struct Dribble<R>(R, usize);
+
+impl<R: Read> Read for Dribble<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = buffer.len().min(self.1);
+        self.0.read(&mut buffer[..count])
+    }
+}
