@@ -60,6 +60,28 @@ impl Record {
         })
     }
 
+    /// Goes over a record at the front of `bytes`.
+    pub(super) fn skip(bytes: &mut &[u8]) -> Option<()> {
+        if take_byte(bytes)? & ENTRY == 0 {
+            return Some(());
+        }
+        match take_byte(bytes)? {
+            b'f' => drop(take_number(bytes)?),
+            b'l' | b'h' => drop(take_bytes(bytes)?),
+            b'c' | b'b' => drop((take_number(bytes)?, take_number(bytes)?)),
+            _ => {}
+        }
+        // Mode, owner, group, time.
+        for _ in 0..4 {
+            take_number(bytes)?;
+        }
+        for _ in 0..take_number(bytes)? {
+            take_bytes(bytes)?;
+            take_bytes(bytes)?;
+        }
+        Some(())
+    }
+
     /// What two records of one layer say that, because of links on the way, are on one path: both, and of two entries the first.
     pub(in crate::layer) fn merge(self, other: Self) -> Self {
         Self {
@@ -212,6 +234,9 @@ mod tests {
             let mut bytes = Vec::new();
             record.put(&mut bytes);
             assert_eq!(Record::take(&mut &bytes[..]), Some(record));
+            let mut rest = &bytes[..];
+            Record::skip(&mut rest).unwrap();
+            assert!(rest.is_empty());
             for end in 0..bytes.len() {
                 assert_eq!(Record::take(&mut &bytes[..end]), None, "cut off at {end}");
             }

@@ -110,10 +110,10 @@ impl Index {
         let Some(number) = self.block_of(&key) else { return Ok(None) };
         let block = self.block(number)?;
         let mut at = Position::default();
-        while let Some(record) = at.next(&block)? {
+        while at.next_key(&block)? {
             match at.key.as_slice().cmp(&key) {
-                std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => return Ok(Some(record)),
+                std::cmp::Ordering::Less => at.skip(&block)?,
+                std::cmp::Ordering::Equal => return at.record(&block).map(Some),
                 std::cmp::Ordering::Greater => break,
             }
         }
@@ -211,21 +211,35 @@ struct Position {
 }
 
 impl Position {
-    /// The record here, whose key is in `key` afterwards. `None` at the block's end.
-    fn next(&mut self, block: &[u8]) -> io::Result<Option<Record>> {
+    /// Reads the key of the record here. Its record comes next. `false` at the block's end.
+    fn next_key(&mut self, block: &[u8]) -> io::Result<bool> {
         let mut rest = block.get(self.at..).unwrap_or_default();
         if rest.is_empty() {
-            return Ok(None);
+            return Ok(false);
         }
-        let record = (|| {
-            let shared = usize::try_from(take_number(&mut rest)?).ok()?;
-            let suffix = take_bytes(&mut rest)?;
-            self.key.truncate(shared);
-            self.key.extend_from_slice(suffix);
-            Record::take(&mut rest)
-        })();
+        let key =
+            take_number(&mut rest).and_then(|shared| usize::try_from(shared).ok()).zip(take_bytes(&mut rest));
+        let (shared, suffix) = key.ok_or_else(|| damaged("a key is damaged"))?;
+        self.key.truncate(shared);
+        self.key.extend_from_slice(suffix);
         self.at = block.len() - rest.len();
-        record.map(Some).ok_or_else(|| damaged("a record is damaged"))
+        Ok(true)
+    }
+
+    /// The record whose key was read.
+    fn record(&mut self, block: &[u8]) -> io::Result<Record> {
+        let mut rest = block.get(self.at..).unwrap_or_default();
+        let record = Record::take(&mut rest).ok_or_else(|| damaged("a record is damaged"))?;
+        self.at = block.len() - rest.len();
+        Ok(record)
+    }
+
+    /// Passes over the record whose key was read.
+    fn skip(&mut self, block: &[u8]) -> io::Result<()> {
+        let mut rest = block.get(self.at..).unwrap_or_default();
+        Record::skip(&mut rest).ok_or_else(|| damaged("a record is damaged"))?;
+        self.at = block.len() - rest.len();
+        Ok(())
     }
 }
 
@@ -266,11 +280,12 @@ impl Cursor {
             self.position = Position::default();
         }
         self.found = None;
-        while let Some(record) = self.advance()? {
+        while let Some(block) = self.next_key()? {
             if *self.position.key >= *key {
-                self.found = Some(record);
+                self.found = Some(self.position.record(&block)?);
                 break;
             }
+            self.position.skip(&block)?;
         }
         Ok(())
     }
@@ -279,17 +294,21 @@ impl Cursor {
     pub(in crate::layer) fn next(&mut self) -> io::Result<Option<(Vec<u8>, Record)>> {
         let record = match self.found.take() {
             Some(record) => Some(record),
-            None => self.advance()?,
+            None => match self.next_key()? {
+                Some(block) => Some(self.position.record(&block)?),
+                None => None,
+            },
         };
         Ok(record.map(|record| (self.position.key.clone(), record)))
     }
 
-    fn advance(&mut self) -> io::Result<Option<Record>> {
+    /// Reads the next key, and gives the block that its record is in.
+    fn next_key(&mut self) -> io::Result<Option<Arc<[u8]>>> {
         loop {
             if let Some(block) = &self.block
-                && let Some(record) = self.position.next(block)?
+                && self.position.next_key(block)?
             {
-                return Ok(Some(record));
+                return Ok(Some(Arc::clone(block)));
             }
             if self.next_block >= self.index.table.len() {
                 return Ok(None);

@@ -29,7 +29,7 @@ pub use walk::Walk;
 
 /// How many links are followed on the way to a path: Linux's own limit (`MAXSYMLINKS`).
 const MAX_LINKS: u32 = 40;
-/// How many directories' floors are remembered.
+/// For how many directories it is remembered which layers show in them.
 const REMEMBERED: usize = 1 << 14;
 /// The mode of a directory that a layer goes through and says nothing of. Runtimes make it so.
 const IMPLICIT_MODE: u32 = 0o755;
@@ -88,7 +88,7 @@ pub struct Resolved {
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
     layers: Vec<Layer>,
-    floors: Arc<Mutex<HashMap<TreePath, usize>>>,
+    showings: Arc<Mutex<HashMap<TreePath, Arc<Showing>>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -105,6 +105,16 @@ struct Move {
     to: TreePath,
     /// Whether the layer makes the directory opaque.
     opaque: bool,
+}
+
+/// What shows of a directory.
+#[derive(Debug)]
+struct Showing {
+    /// The lowest layer whose content in it shows.
+    floor: usize,
+    /// The layers from there on that may have content in it, the lowest first: a layer that has some has a record of the
+    /// directory, or reaches it through a link.
+    layers: Vec<usize>,
 }
 
 /// Something found in a layer.
@@ -209,8 +219,8 @@ impl Tree {
         let layer = Layer { diff_id: *diff_id, index: Arc::new(index), moves: Arc::default() };
         let mut next = self.clone();
         next.layers.push(layer);
-        // Floors that were found for the layers below do not hold for more.
-        next.floors = Arc::default();
+        // What shows of the layers below is not what shows of more.
+        next.showings = Arc::default();
         next.find_moves()?;
         *self = next;
         Ok(())
@@ -291,15 +301,15 @@ impl Tree {
 
     /// What is at a path.
     fn find(&self, path: &TreePath, view: View) -> Result<Option<Found>, TreeError> {
-        let floor = match path.parent() {
-            Some(parent) => self.floor(&parent, view.top)?,
-            None => 0,
+        let showing = match path.parent() {
+            Some(parent) => self.showing(&parent, view.top)?,
+            None => Arc::new(Showing { floor: 0, layers: (0..view.top).collect() }),
         };
         let mut verdict = Verdict { links_show: view.links_show, ..Verdict::default() };
         if path.is_root() {
             verdict.implicit = Some(0);
         }
-        for (number, layer) in self.layers.iter().enumerate().take(view.top).skip(floor).rev() {
+        for (number, layer) in self.numbered(&showing.layers) {
             if let Some(record) = layer.get(path)? {
                 verdict.take(number, record);
             }
@@ -341,53 +351,66 @@ impl Tree {
         Err(TreeError::BrokenHardlink { path: path.clone(), target })
     }
 
-    /// The lowest of the `top` layers whose content in a directory still shows.
-    fn floor(&self, directory: &TreePath, top: usize) -> Result<usize, TreeError> {
+    /// The layers of these numbers, from the top down.
+    fn numbered<'a>(&'a self, numbers: &'a [usize]) -> impl Iterator<Item = (usize, &'a Layer)> {
+        numbers.iter().rev().filter_map(|&number| Some((number, self.layers.get(number)?)))
+    }
+
+    /// What shows of a directory in the lowest `top` layers.
+    fn showing(&self, directory: &TreePath, top: usize) -> Result<Arc<Showing>, TreeError> {
         let whole = top == self.layers.len();
-        let remembered = |path: &TreePath| {
-            whole
-                .then(|| self.floors.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied())
-                .flatten()
-        };
-        if let Some(floor) = remembered(directory) {
-            return Ok(floor);
+        if let Some(known) = self.remembered(directory, whole) {
+            return Ok(known);
         }
-        let mut floor = 0;
+        let all = Showing { floor: 0, layers: (0..top).collect() };
         let mut path = TreePath::root();
-        let mut components = directory.components();
-        loop {
-            match remembered(&path) {
-                Some(known) => floor = known,
-                None => {
-                    floor = self.floor_in(&path, floor, top)?;
-                    if whole {
-                        self.remember(&path, floor);
-                    }
-                }
-            }
-            let Some(component) = components.next() else { return Ok(floor) };
+        let mut showing = self.showing_in(&path, &all)?;
+        for component in directory.components() {
             path = path.join(component)?;
-        }
-    }
-
-    /// The floor of a directory whose parent's floor is `floor`.
-    fn floor_in(&self, directory: &TreePath, floor: usize, top: usize) -> Result<usize, TreeError> {
-        for (number, layer) in self.layers.iter().enumerate().take(top).skip(floor).rev() {
-            if let Some(record) = layer.get(directory)?
-                && let Some(risen) = floor_of(number, &record)
-            {
-                return Ok(risen);
+            showing = match self.remembered(&path, whole) {
+                Some(known) => known,
+                None => self.showing_in(&path, &showing)?,
+            };
+            if whole {
+                self.remember(&path, &showing);
             }
         }
-        Ok(floor)
+        Ok(showing)
     }
 
-    fn remember(&self, path: &TreePath, floor: usize) {
-        let mut floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner);
-        if floors.len() >= REMEMBERED {
-            floors.clear();
+    /// What shows of a directory where `parent` shows of the one that it is in.
+    fn showing_in(&self, directory: &TreePath, parent: &Showing) -> Result<Arc<Showing>, TreeError> {
+        let mut floor = parent.floor;
+        let mut layers = Vec::new();
+        for (number, layer) in self.numbered(&parent.layers) {
+            let record = layer.get(directory)?;
+            let risen = record.as_ref().and_then(|record| floor_of(number, record));
+            let has_content = directory.is_root()
+                || !layer.moves.is_empty()
+                || record.as_ref().is_some_and(Record::is_directory);
+            if has_content && risen.is_none_or(|risen| risen <= number) {
+                layers.push(number);
+            }
+            if let Some(risen) = risen {
+                floor = risen;
+                break;
+            }
         }
-        floors.insert(path.clone(), floor);
+        layers.reverse();
+        Ok(Arc::new(Showing { floor, layers }))
+    }
+
+    fn remembered(&self, directory: &TreePath, whole: bool) -> Option<Arc<Showing>> {
+        let showings = self.showings.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.then(|| showings.get(directory).cloned()).flatten()
+    }
+
+    fn remember(&self, directory: &TreePath, showing: &Arc<Showing>) {
+        let mut showings = self.showings.lock().unwrap_or_else(PoisonError::into_inner);
+        if showings.len() >= REMEMBERED {
+            showings.clear();
+        }
+        showings.insert(directory.clone(), Arc::clone(showing));
     }
 
     fn resolve_in(&self, path: &[u8], follow_last: bool, view: View) -> Result<Resolved, TreeError> {
@@ -448,7 +471,7 @@ impl Tree {
             let view = View { top: number + 1, links_show: true, links: 0 };
             let Some(link) = self.find(&place, view)? else { continue };
             // The layer may have taken away the directory that the link is in.
-            let floor = self.floor(&place.parent().unwrap_or_default(), number + 1)?;
+            let floor = self.showing(&place.parent().unwrap_or_default(), number + 1)?.floor;
             if !matches!(link.entry.node, Node::Symlink { .. }) || link.layer < floor {
                 continue;
             }
@@ -459,7 +482,7 @@ impl Tree {
                 if let Some(layer) = self.layers.last_mut() {
                     layer.moves = moves.as_slice().into();
                 }
-                self.floors = Arc::default();
+                self.showings = Arc::default();
             }
         }
         Ok(())

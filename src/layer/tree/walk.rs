@@ -33,7 +33,7 @@ struct Source {
 
 impl Walk {
     pub(super) fn new(tree: &Tree, directory: &TreePath, children_only: bool) -> Result<Self, TreeError> {
-        let floor = tree.floor(directory, tree.layers.len())?;
+        let floor = tree.showing(directory, tree.layers.len())?.floor;
         let mut sources = Vec::new();
         for (number, layer) in tree.layers.iter().enumerate().skip(floor) {
             let mut add = |own: TreePath, place: TreePath| -> Result<(), TreeError> {
@@ -86,7 +86,7 @@ impl Walk {
             }
             let is_target = |layer: &Layer| layer.moves.iter().any(|moved| moved.to == path && moved.opaque);
             let floor = if self.tree.layers.iter().any(is_target) {
-                self.tree.floor(&path, self.tree.layers.len())?
+                self.tree.showing(&path, self.tree.layers.len())?.floor
             } else {
                 floor.unwrap_or(parent_floor)
             };
@@ -127,7 +127,7 @@ impl Walk {
             Some((level, floor)) if *level == parent => Ok(*floor),
             // Every directory that something is in has a record, unless a part of a layer was moved into it.
             _ => {
-                let floor = self.tree.floor(&parent, self.tree.layers.len())?;
+                let floor = self.tree.showing(&parent, self.tree.layers.len())?.floor;
                 self.levels.push((parent, floor));
                 Ok(floor)
             }
