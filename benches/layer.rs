@@ -1,6 +1,8 @@
-//! How fast layers are written and read, beside `tar | gzip -1` (and `pigz -1`, `zstd`, where they are installed) in the same run.
+//! How fast layers are written and read, beside `tar | gzip -1` (and `pigz -1`, `zstd`, where they are
+//! installed) in the same run.
 //!
-//! `cargo bench --bench layer [-- FILTER]`. Each case runs in a process of its own, so that its peak memory is its own.
+//! `cargo bench --bench layer [-- FILTER]`. Each case runs in a process of its own, so that its peak memory
+//! is its own.
 
 // A bench is run by hand: it prints, and a failure is a panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]

@@ -1,5 +1,6 @@
-//! Layers and stores beside other tools: what is written here is read by GNU tar, gzip, zstd, Python, umoci and skopeo (Go's
-//! `archive/tar` and `compress/gzip`, which every container runtime uses); what they write is read here.
+//! Layers and stores beside other tools: what is written here is read by GNU tar, gzip, zstd, Python, umoci
+//! and skopeo (Go's `archive/tar` and `compress/gzip`, which every container runtime uses); what they write
+//! is read here.
 //!
 //! A test whose tool is missing fails and says which.
 
@@ -101,7 +102,7 @@ fn everything() -> Vec<(Entry, Vec<u8>)> {
         (b"owner".to_vec(), file(b"o"), metadata(0o640, 3_000_000, 4_000_000_000, 0), b"o".to_vec()),
         (b"sp ace \n line".to_vec(), file(b"odd"), plain, b"odd".to_vec()),
     ];
-    entries.sort_by(|a, b| path(a.0.clone()).cmp(&path(b.0.clone())));
+    entries.sort_by_key(|(at, ..)| path(at.clone()));
     let entry = |(at, node, metadata, content)| (Entry { path: path(at), node, metadata }, content);
     entries.into_iter().map(entry).collect()
 }
@@ -159,8 +160,8 @@ fn gzip_and_zstd_decompress_layers_to_the_diff_id() {
     }
 }
 
-/// Python's `tarfile` has its own reader of ustar and PAX. Its mode `r|gz` alone reads the first member of a gzip file only, of
-/// whatever tool; `r:gz` and the `gzip` module read all.
+/// Python's `tarfile` has its own reader of ustar and PAX. Its mode `r|gz` alone reads the first member of a
+/// gzip file only, of whatever tool; `r:gz` and the `gzip` module read all.
 #[test]
 fn python_reads_layers() {
     const SCRIPT: &str = r#"
@@ -409,7 +410,8 @@ fn skopeo_copies_an_image_from_the_store() {
         layers.sort();
         assert_eq!(layers, expected, "{name}");
         if name != "app:zstd" {
-            // Diff IDs are compared on the way to an archive that `docker load` takes; docker's format has no zstd.
+            // Diff IDs are compared on the way to an archive that `docker load` takes; docker's format has no
+            // zstd.
             let target =
                 format!("docker-archive:{}:x:y", directory.path().join(format!("{number}.tar")).display());
             run(Command::new("skopeo").args(["--insecure-policy", "copy", "-q", &source, &target]));
@@ -585,7 +587,8 @@ fn layers_of_umoci_are_read() {
     assert_eq!(reader.finish().unwrap().digest, layer);
 }
 
-/// Memory does not depend on what goes through: a file, and a layer, many times larger than what a process may have.
+/// Memory does not depend on what goes through: a file, and a layer, many times larger than what a process
+/// may have.
 #[test]
 fn layers_of_any_size_need_little_memory() {
     const LIMIT: &str = "180000";

@@ -76,7 +76,8 @@ fn name(text: &str) -> Reference {
     text.parse().unwrap()
 }
 
-/// Every blob is what its name says, every name has a whole image, every record reads, and a sweep leaves nothing.
+/// Every blob is what its name says, every name has a whole image, every record reads, and a sweep leaves
+/// nothing.
 fn validate(directory: &Path) {
     let store = Store::open(directory).unwrap();
     for entry in std::fs::read_dir(directory.join("blobs/sha256")).unwrap() {

@@ -1,4 +1,5 @@
-//! Archives for `ADD x.tar.gz /dir/`: the same entries as in layers, but names that begin with `.wh.` mean nothing.
+//! Archives for `ADD x.tar.gz /dir/`: the same entries as in layers, but names that begin with `.wh.` mean
+//! nothing.
 
 use std::io::Read;
 
@@ -9,9 +10,9 @@ use super::path::TreePath;
 use super::read::{Content, entry};
 use super::tar::read::TarReader;
 
-/// Whether a file is an archive that `ADD` unpacks: a tar, perhaps compressed with gzip, bzip2, xz or zstd, by its content
-/// and not its name. As in moby (`archive.IsArchivePath`) its first header has to be a valid one; a compressed
-/// file of something else is a file.
+/// Whether a file is an archive that `ADD` unpacks: a tar, perhaps compressed with gzip, bzip2, xz or zstd,
+/// by its content and not its name. As in moby (`archive.IsArchivePath`) its first header has to be a valid
+/// one; a compressed file of something else is a file.
 ///
 /// # Errors
 /// If the source cannot be read. Bytes that cannot be decompressed are no archive.
@@ -41,8 +42,9 @@ impl ArchiveReader {
         Ok(Self { tar: TarReader::new(plain, "archive") })
     }
 
-    /// The next entry, with the content that it has if it is a file. Entries come in the archive's order, which need not be
-    /// sorted; a path may come more than once, and then the last one counts. `None` at the end; what lies behind it is not looked at.
+    /// The next entry, with the content that it has if it is a file. Entries come in the archive's order,
+    /// which need not be sorted; a path may come more than once, and then the last one counts. `None` at the
+    /// end; what lies behind it is not looked at.
     ///
     /// # Errors
     /// If the archive cannot be read, is not a tar, or has something hostile or unknown in it.

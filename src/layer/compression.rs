@@ -1,9 +1,9 @@
 //! The compressors of layers, one block at a time.
 //!
-//! A layer is cut into blocks of a fixed size, and each block becomes a stream of its own: a gzip member (RFC 1952,
-//! 2.2: "a gzip file consists of a series of members") or a Zstandard frame (RFC 8878, 3). Every reader takes
-//! them as one stream. So blocks can be compressed in parallel, in any order, by any number of threads, and the bytes are
-//! the same.
+//! A layer is cut into blocks of a fixed size, and each block becomes a stream of its own: a gzip member (RFC
+//! 1952, 2.2: "a gzip file consists of a series of members") or a Zstandard frame (RFC 8878, 3). Every reader
+//! takes them as one stream. So blocks can be compressed in parallel, in any order, by any number of threads,
+//! and the bytes are the same.
 
 use std::io;
 
@@ -51,7 +51,8 @@ impl Compression {
         }
     }
 
-    /// What the bytes of a layer depend on besides its content: two layers of one content and one identity are one blob.
+    /// What the bytes of a layer depend on besides its content: two layers of one content and one identity
+    /// are one blob.
     pub fn identity(self) -> String {
         match self {
             Self::None => "none".to_owned(),
@@ -62,8 +63,8 @@ impl Compression {
         }
     }
 
-    /// Size in bytes of the blocks that are compressed on their own. Measured: gzip, whose window is 32 KiB, loses nothing at
-    /// 1 MiB; Zstandard loses 2 % there and 0.5 % at 4 MiB.
+    /// Size in bytes of the blocks that are compressed on their own. Measured: gzip, whose window is 32 KiB,
+    /// loses nothing at 1 MiB; Zstandard loses 2 % there and 0.5 % at 4 MiB.
     pub(super) fn block_size(self) -> usize {
         match self {
             Self::None | Self::Gzip(_) => 1 << 20,
@@ -140,7 +141,8 @@ impl Encoder {
     }
 }
 
-/// Whether a block is all NUL. In pieces, so that the compiler takes many bytes at once and most blocks end in the first.
+/// Whether a block is all NUL. In pieces, so that the compiler takes many bytes at once and most blocks end
+/// in the first.
 fn is_zero(block: &[u8]) -> bool {
     block.chunks(64).all(|piece| piece.iter().fold(0, |or, &byte| or | byte) == 0)
 }
@@ -165,8 +167,8 @@ fn stored_member(block: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether deflate would not make a block smaller by a hundredth: archives, pictures, encrypted and random data. Seen from
-/// samples, by integers alone, so that the answer is the same everywhere.
+/// Whether deflate would not make a block smaller by a hundredth: archives, pictures, encrypted and random
+/// data. Seen from samples, by integers alone, so that the answer is the same everywhere.
 fn looks_random(block: &[u8]) -> bool {
     /// Blocks smaller than this are compressed in no time.
     const SMALLEST: usize = 64 * 1024;
@@ -198,8 +200,8 @@ fn bytes_are_even(block: &[u8]) -> bool {
     deviation < LIMIT
 }
 
-/// Whether sequences of bytes come again within deflate's window: more than one place in 128 has the same four bytes as
-/// an earlier one. In random data none has.
+/// Whether sequences of bytes come again within deflate's window: more than one place in 128 has the same
+/// four bytes as an earlier one. In random data none has.
 fn repeats(block: &[u8]) -> bool {
     const WINDOW: usize = 40 * 1024;
     const HASH_BITS: u32 = 14;
@@ -338,7 +340,8 @@ pub(super) mod tests {
         assert_eq!(compression.check().unwrap_err().to_string(), message);
     }
 
-    /// If this changes, `SCHEME` or a version has to change with it: the cache takes equal identities for equal bytes.
+    /// If this changes, `SCHEME` or a version has to change with it: the cache takes equal identities for
+    /// equal bytes.
     #[test]
     fn the_bytes_of_an_identity_are_fixed() {
         let input = [prose(7, 700_000), noise(7, 700_000), vec![0; 100_000]].concat();

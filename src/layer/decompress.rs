@@ -199,8 +199,8 @@ fn fill(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 /// The source with the magic number put back in front.
 type Start<S> = io::Chain<io::Cursor<Vec<u8>>, BufReader<Hashed<S>>>;
 
-/// A decoder of any format. All of them read concatenated streams to the end, as `gzip -d` does and as layers that
-/// are compressed in parallel need.
+/// A decoder of any format. All of them read concatenated streams to the end, as `gzip -d` does and as layers
+/// that are compressed in parallel need.
 enum Decoder<S: Read> {
     Plain(Start<S>),
     Gzip(Box<flate2::bufread::MultiGzDecoder<Start<S>>>),

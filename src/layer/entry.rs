@@ -19,11 +19,22 @@ pub struct Metadata {
     pub uid: u32,
     /// The group.
     pub gid: u32,
-    /// Time of last change of the content, seconds since 1970 (negative: before). Layers have no finer times, so
-    /// that they do not depend on the file system that a file lay on.
+    /// Time of last change of the content, seconds since 1970 (negative: before). Layers have no finer times,
+    /// so that they do not depend on the file system that a file lay on.
     pub mtime: i64,
     /// Extended attributes.
     pub xattrs: Xattrs,
+}
+
+/// Attributes that overlayfs keeps for itself. On a layer's file they would be obeyed by the overlay that it is
+/// unpacked on.
+const OVERLAY_XATTRS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+
+impl Metadata {
+    /// Removes the attributes that mean something to overlayfs. Layers have none, written or read.
+    pub(super) fn drop_overlay_xattrs(&mut self) {
+        self.xattrs.retain(|name, _| !OVERLAY_XATTRS.iter().any(|prefix| name.starts_with(prefix)));
+    }
 }
 
 /// What a path is.
@@ -78,8 +89,8 @@ pub struct Entry {
 /// One statement of a layer on what lies below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The path is this now. A directory over a directory changes its metadata only; everything else replaces what
-    /// was there.
+    /// The path is this now. A directory over a directory changes its metadata only; everything else replaces
+    /// what was there.
     Entry(Entry),
     /// What lower layers have at the path is gone (a whiteout, `.wh.NAME`).
     Remove(TreePath),

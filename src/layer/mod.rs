@@ -8,11 +8,12 @@
 //! ```
 //!
 //! # Invariants
-//! 1. Equal changes at equal [`Compression::identity`] make equal bytes, whatever the number of threads, the sizes of reads, or
-//!    the machine.
+//! 1. Equal changes at equal [`Compression::identity`] make equal bytes, whatever the number of threads, the
+//!    sizes of reads, or the machine.
 //! 2. Memory is bounded, whatever the size of layers, files, and what hostile headers say.
 //! 3. What is written is read back as it was given, except that times before 1970 become 1970.
-//! 4. No path that comes out of a reader leaves the root, lexically. Links are the business of who applies a layer.
+//! 4. No path that comes out of a reader leaves the root, lexically. Links are the business of who applies a
+//!    layer.
 //! 5. A layer is what its diff ID says only once its reader has been finished and asked.
 //!
 //! This room knows tar and compression; of directories on disk, sandboxes and Dockerfiles it knows nothing.

@@ -8,11 +8,14 @@ use std::path::Path;
 
 use thiserror::Error;
 
-/// A path relative to the root of an image: bytes, components joined by single `/`, none of them empty, `.` or `..`,
-/// no NUL, no `/` at either end. The root itself is the path without components.
+/// The longest path in bytes: Linux's `PATH_MAX` without the NUL. No runtime can unpack a longer one.
+pub(crate) const MAX_PATH: usize = 4095;
+
+/// A path relative to the root of an image: at most 4095 bytes, components joined by single `/`, none of them
+/// empty, `.` or `..`, no NUL, no `/` at either end. The root itself is the path without components.
 ///
-/// The order is component-wise: a directory comes directly before everything in it (`a`, `a/b`, `a-b`), which is not
-/// the order of the bytes.
+/// The order is component-wise: a directory comes directly before everything in it (`a`, `a/b`, `a-b`), which
+/// is not the order of the bytes.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct TreePath(Vec<u8>);
 
@@ -28,6 +31,9 @@ pub enum PathError {
     /// It has a NUL, which no file name can have.
     #[error("`{}` is not a path inside an image: it has a NUL", shown(.0))]
     Nul(Vec<u8>),
+    /// It is longer than Linux takes.
+    #[error("the path `{}…` is longer than {MAX_PATH} bytes", shown(.0.get(..80).unwrap_or(.0)))]
+    TooLong(Vec<u8>),
     /// Its `..` lead out of the root.
     #[error("`{}` leads out of the image's root", shown(.0))]
     Escapes(Vec<u8>),
@@ -53,6 +59,9 @@ impl TreePath {
         if bytes.contains(&0) {
             return Err(PathError::Nul(bytes));
         }
+        if bytes.len() > MAX_PATH {
+            return Err(PathError::TooLong(bytes));
+        }
         if !bytes.is_empty() {
             for component in bytes.split(|&byte| byte == b'/') {
                 match component {
@@ -65,11 +74,12 @@ impl TreePath {
         Ok(Self(bytes))
     }
 
-    /// The path that a name in an archive, or what a user typed, means: leading and repeated `/` and `.` are nothing, `..`
-    /// takes back the component before it. Lexical: links are not looked at.
+    /// The path that a name in an archive, or what a user typed, means: leading and repeated `/` and `.` are
+    /// nothing, `..` takes back the component before it. Lexical: links are not looked at.
     ///
     /// # Errors
-    /// [`PathError::Escapes`] if a `..` has nothing to take back, [`PathError::Nul`] if there is a NUL.
+    /// [`PathError::Escapes`] if a `..` has nothing to take back; if there is a NUL, or what is left is too
+    /// long.
     pub fn clean(bytes: &[u8]) -> Result<Self, PathError> {
         if bytes.contains(&0) {
             return Err(PathError::Nul(bytes.to_vec()));
@@ -92,6 +102,9 @@ impl TreePath {
                     clean.extend_from_slice(name);
                 }
             }
+        }
+        if clean.len() > MAX_PATH {
+            return Err(PathError::TooLong(clean));
         }
         Ok(Self(clean))
     }
@@ -140,13 +153,17 @@ impl TreePath {
     /// What `name` is called in this directory.
     ///
     /// # Errors
-    /// If `name` is not one legal component.
+    /// If `name` is not one legal component, or the path gets too long.
     pub fn join(&self, name: &[u8]) -> Result<Self, PathError> {
         let name = Self::new(name)?;
         if name.is_root() || name.0.contains(&b'/') {
             return Err(PathError::EmptyComponent(name.0));
         }
-        Ok(self.join_path(&name))
+        let joined = self.join_path(&name);
+        if joined.0.len() > MAX_PATH {
+            return Err(PathError::TooLong(joined.0));
+        }
+        Ok(joined)
     }
 
     /// What `path`, which is relative to this directory, is called from the root.
@@ -285,6 +302,16 @@ pub(crate) mod tests {
         let sorted = ["", "a", "a/b", "a/b/c", "a/b-", "a/c", "a\x01", "a-b", "a.b", "b"].map(path);
         assert!(sorted.is_sorted_by(|a, b| a < b), "{sorted:?}");
         assert!(sorted.iter().map(TreePath::to_key).is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn is_no_longer_than_linux_takes() {
+        let longest = "a/".repeat(2047) + "b";
+        let too_long = |result: Result<TreePath, PathError>| matches!(result, Err(PathError::TooLong(_)));
+        assert!(TreePath::new(longest.as_str()).is_ok() && too_long(TreePath::new(longest.clone() + "b")));
+        assert!(TreePath::clean(format!("//./{longest}/").as_bytes()).is_ok());
+        assert!(too_long(TreePath::clean(format!("/{longest}b").as_bytes())));
+        assert!(too_long(path(&longest).join(b"c")));
     }
 
     #[test]

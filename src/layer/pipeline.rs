@@ -1,8 +1,9 @@
 //! Tar bytes to a blob: blocks → diff ID; blocks → compressor → digest → store.
 //!
-//! The caller's thread only fills blocks. One thread hashes them, the pool compresses them, one thread collects the results in
-//! order, hashes and writes them. A layer of a single block, which most `COPY` steps make, starts no thread at all.
-//! Between the threads are queues of fixed length: memory is bounded, by the number of threads and not by the layer.
+//! The caller's thread only fills blocks. One thread hashes them, the pool compresses them, one thread
+//! collects the results in order, hashes and writes them. A layer of a single block, which most `COPY` steps
+//! make, starts no thread at all. Between the threads are queues of fixed length: memory is bounded, by the
+//! number of threads and not by the layer.
 
 use std::io::{self, ErrorKind, Read};
 use std::ops::Deref;
@@ -27,7 +28,8 @@ pub(super) struct Written {
     pub diff_size: u64,
 }
 
-/// A block of plain bytes that several threads read. Its buffer goes back to the filler when the last is done.
+/// A block of plain bytes that several threads read. Its buffer goes back to the filler when the last is
+/// done.
 struct Block {
     bytes: Vec<u8>,
     used: SyncSender<Vec<u8>>,
@@ -127,8 +129,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Appends up to `limit` bytes of `source`, and says how many there were: fewer only at its end. The outer error is
-    /// the layer's, the inner one the source's.
+    /// Appends up to `limit` bytes of `source`, and says how many there were: fewer only at its end. The
+    /// outer error is the layer's, the inner one the source's.
     pub(super) fn copy(&mut self, source: &mut dyn Read, limit: u64) -> Result<io::Result<u64>, LayerError> {
         let mut copied = 0;
         while copied < limit {

@@ -1,5 +1,5 @@
-//! The threads that compress. One pool serves every layer that a process writes, so that layers written at once share the
-//! processors instead of crowding them.
+//! The threads that compress. One pool serves every layer that a process writes, so that layers written at
+//! once share the processors instead of crowding them.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -11,8 +11,8 @@ use super::compression::Encoder;
 /// A piece of work; the encoder is its thread's own.
 pub(super) type Job = Box<dyn FnOnce(&mut Encoder) + Send>;
 
-/// A handle to the threads, cheap to clone. They are started when there is work and end with the last handle. How
-/// many there are has no influence on what is written.
+/// A handle to the threads, cheap to clone. They are started when there is work and end with the last handle.
+/// How many there are has no influence on what is written.
 #[derive(Debug, Clone)]
 pub struct Pool {
     handle: Arc<Handle>,
@@ -60,7 +60,8 @@ impl Pool {
         self.handle.shared.limit
     }
 
-    /// Has a job done. If no thread can be had for it, which a pod's limit of processes can cause, it is done here.
+    /// Has a job done. If no thread can be had for it, which a pod's limit of processes can cause, it is done
+    /// here.
     pub(super) fn submit(&self, job: Job) {
         let shared = &self.handle.shared;
         let mut state = shared.lock();

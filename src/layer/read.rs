@@ -3,10 +3,10 @@
 use std::io::{self, BufRead, Read};
 
 use super::decompress::{Plain, Totals};
-use super::entry::{Change, Entry, Metadata, Node, Xattrs};
+use super::entry::{Change, Entry, Metadata, Node};
 use super::error::LayerError;
 use super::index::{self, IndexBuilder};
-use super::path::TreePath;
+use super::path::{MAX_PATH, TreePath};
 use super::tar::encode::{OPAQUE, WHITEOUT};
 use super::tar::kind;
 use super::tar::read::{RawEntry, TarReader};
@@ -15,9 +15,6 @@ use crate::store::Store;
 
 /// What names of aufs's own files begin with; in layers of old images they mean nothing.
 const AUFS: &[u8] = b".wh..wh.";
-/// Attributes that overlayfs keeps for itself. On a layer's file they would be obeyed by the overlay it is unpacked on.
-const OVERLAY_XATTRS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
-
 /// What a layer was, after its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerEnd {
@@ -57,11 +54,12 @@ impl LayerEnd {
     }
 }
 
-/// Reads a layer from its blob: gzip, zstd, bzip2, xz or plain, seen from its first bytes. Decompression runs ahead on a
-/// thread of its own, so that the source may also be a download that is still under way.
+/// Reads a layer from its blob: gzip, zstd, bzip2, xz or plain, seen from its first bytes. Decompression runs
+/// ahead on a thread of its own, so that the source may also be a download that is still under way.
 ///
-/// Changes come in the layer's own order, which need not be sorted, and a path may come more than once: they hold one after
-/// the other. Nothing is to be trusted before [`LayerReader::finish`] has said what the layer was.
+/// Changes come in the layer's own order, which need not be sorted, and a path may come more than once: they
+/// hold one after the other. Nothing is to be trusted before [`LayerReader::finish`] has said what the layer
+/// was.
 #[derive(Debug)]
 pub struct LayerReader {
     tar: TarReader<Plain>,
@@ -88,8 +86,8 @@ impl LayerReader {
         self
     }
 
-    /// The next change, with the content that it has if it is a file. What is not read of the content is skipped. `None` at the
-    /// layer's end.
+    /// The next change, with the content that it has if it is a file. What is not read of the content is
+    /// skipped. `None` at the layer's end.
     ///
     /// # Errors
     /// If the layer cannot be read, is not a tar, or has something hostile or unknown in it.
@@ -115,8 +113,8 @@ impl LayerReader {
         Ok(Some((change, Content { tar: &mut self.tar, kept: self.kept.as_mut().map(|(_, kept)| kept) })))
     }
 
-    /// Reads the rest, and says what the layer was. Stores the index if one was wanted; it goes with the diff ID that was
-    /// found, so that of a layer with wrong content does no harm.
+    /// Reads the rest, and says what the layer was. Stores the index if one was wanted; it goes with the diff
+    /// ID that was found, so that of a layer with wrong content does no harm.
     ///
     /// # Errors
     /// If the rest cannot be read.
@@ -219,6 +217,9 @@ pub(super) fn entry(raw: RawEntry, path: TreePath) -> Result<Entry, LayerError> 
         kind::SYMLINK if raw.link.is_empty() => {
             return Err(unsupported(raw.name, "a symbolic link to nowhere"));
         }
+        kind::SYMLINK if raw.link.len() > MAX_PATH => {
+            return Err(unsupported(raw.name, "a symbolic link with a longer target than Linux takes"));
+        }
         kind::SYMLINK => Node::Symlink { target: raw.link },
         kind::HARDLINK => {
             let target = TreePath::clean(&raw.link)?;
@@ -243,17 +244,8 @@ pub(super) fn entry(raw: RawEntry, path: TreePath) -> Result<Entry, LayerError> 
     if path.is_root() && node != Node::Directory {
         return Err(unsupported(raw.name, "the root, and not a directory"));
     }
-    let metadata = Metadata {
-        mode: raw.mode,
-        uid: raw.uid,
-        gid: raw.gid,
-        mtime: raw.mtime,
-        xattrs: without_overlay(raw.xattrs),
-    };
+    let mut metadata =
+        Metadata { mode: raw.mode, uid: raw.uid, gid: raw.gid, mtime: raw.mtime, xattrs: raw.xattrs };
+    metadata.drop_overlay_xattrs();
     Ok(Entry { path, node, metadata })
-}
-
-fn without_overlay(mut xattrs: Xattrs) -> Xattrs {
-    xattrs.retain(|name, _| !OVERLAY_XATTRS.iter().any(|prefix| name.starts_with(prefix)));
-    xattrs
 }

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use rustix::fs::SeekFrom;
 
 use super::compression::Compression;
-use super::entry::{Change, Entry, Metadata, Node};
+use super::entry::{Change, Entry, MODE_BITS, Metadata, Node};
 use super::error::LayerError;
 use super::index::{self, IndexBuilder};
 use super::path::TreePath;
@@ -66,10 +66,12 @@ enum Said {
     Other(&'static str),
 }
 
-/// Writes a layer into the store. Changes are given in the order of their paths ([`TreePath`]'s), each path once, except
-/// that [`LayerWriter::opaque`] may follow the entry of its directory. Equal changes make equal bytes.
+/// Writes a layer into the store. Changes are given in the order of their paths ([`TreePath`]'s), each path
+/// once, except that [`LayerWriter::opaque`] may follow the entry of its directory. Equal changes make equal
+/// bytes.
 ///
-/// After an error nothing can be added, and the layer cannot be finished. A writer that is dropped leaves nothing.
+/// After an error nothing can be added, and the layer cannot be finished. A writer that is dropped leaves
+/// nothing.
 #[derive(Debug)]
 pub struct LayerWriter {
     pipeline: Pipeline,
@@ -111,8 +113,8 @@ impl LayerWriter {
     /// Adds an entry with its content, of which there must be exactly the size that the entry names.
     ///
     /// # Errors
-    /// As [`LayerWriter::entry`]; [`LayerError::Shrank`] or [`LayerError::Grew`] if there is less or more content;
-    /// [`LayerError::Content`] if it cannot be read.
+    /// As [`LayerWriter::entry`]; [`LayerError::Shrank`] or [`LayerError::Grew`] if there is less or more
+    /// content; [`LayerError::Content`] if it cannot be read.
     pub fn file(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), LayerError> {
         self.guarded(|writer| {
             writer.put_header(entry)?;
@@ -127,8 +129,8 @@ impl LayerWriter {
         })
     }
 
-    /// Adds a file with the content of an open one, from its present position on. Holes are not read, which makes large sparse
-    /// files fast; what is written is the same as [`LayerWriter::file`] writes.
+    /// Adds a file with the content of an open one, from its present position on. Holes are not read, which
+    /// makes large sparse files fast; what is written is the same as [`LayerWriter::file`] writes.
     ///
     /// # Errors
     /// As [`LayerWriter::file`].
@@ -192,7 +194,8 @@ impl LayerWriter {
         })
     }
 
-    /// Says that what lower layers have in the directory `path` is gone. Comes after the directory's own entry, if it has one.
+    /// Says that what lower layers have in the directory `path` is gone. Comes after the directory's own
+    /// entry, if it has one.
     ///
     /// # Errors
     /// If it is out of order, or the layer cannot be written.
@@ -290,23 +293,14 @@ impl LayerWriter {
                 reason: "the root is a directory",
             });
         }
-        match self.options.clamp_mtime {
-            Some(limit) if entry.metadata.mtime > limit => {
-                let metadata = Metadata { mtime: limit, ..entry.metadata.clone() };
-                self.put_entry(&Entry { metadata, ..entry.clone() })
-            }
-            _ => self.put_entry(entry),
-        }
-    }
-
-    fn put_entry(&mut self, entry: &Entry) -> Result<(), LayerError> {
-        self.header.clear();
-        encode::entry(&mut self.header, entry)?;
-        self.pipeline.write(&self.header)?;
-        // Readers see what the header says.
+        // What a reader of the layer sees; the index has to say the same.
         let mut entry = entry.clone();
-        entry.metadata.mode &= super::entry::MODE_BITS;
-        entry.metadata.mtime = entry.metadata.mtime.max(0);
+        entry.metadata.mode &= MODE_BITS;
+        entry.metadata.mtime = entry.metadata.mtime.min(self.options.clamp_mtime.unwrap_or(i64::MAX)).max(0);
+        entry.metadata.drop_overlay_xattrs();
+        self.header.clear();
+        encode::entry(&mut self.header, &entry)?;
+        self.pipeline.write(&self.header)?;
         self.index.add(&Change::Entry(entry))
     }
 

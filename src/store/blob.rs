@@ -50,8 +50,9 @@ impl Store {
         Ok(self.size(digest)?.is_some())
     }
 
-    /// Whether a blob is there and has all of its `size` bytes; if so, it counts as used now. A blob of another
-    /// size was torn by a loss of power: it counts as missing, and is replaced when it is written again.
+    /// Whether a blob is there and has all of its `size` bytes; if so, it counts as used now. A blob of
+    /// another size was torn by a loss of power: it counts as missing, and is replaced when it is written
+    /// again.
     ///
     /// # Errors
     /// If the file system fails.
@@ -96,8 +97,8 @@ impl Store {
     /// The whole content of a small blob, verified.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] if it is not there, [`StoreError::TooLarge`] if it has more than `limit` bytes,
-    /// [`StoreError::Mismatch`] if the disk has lost its content; it is removed then.
+    /// [`StoreError::Missing`] if it is not there, [`StoreError::TooLarge`] if it has more than `limit`
+    /// bytes, [`StoreError::Mismatch`] if the disk has lost its content; it is removed then.
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError> {
         let path = self.path(digest);
         let file = self.open_blob(digest)?;

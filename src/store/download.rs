@@ -2,8 +2,8 @@
 //!
 //! A blob that is being downloaded is `partial/<hex>`, locked by its downloader. The bytes of that file are a
 //! prefix of the blob, because they are only ever appended; after a loss of power they may be garbage, which
-//! the digest shows in the end. A partial file that turns out wrong is removed, so that the next attempt starts
-//! from nothing, and not emptied: a reader of the old file must never see bytes of two attempts.
+//! the digest shows in the end. A partial file that turns out wrong is removed, so that the next attempt
+//! starts from nothing, and not emptied: a reader of the old file must never see bytes of two attempts.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -29,8 +29,8 @@ pub enum Claim {
     Ours(Download),
     /// Another part of this process; the content can be read while it comes in.
     Following(Follower),
-    /// Another process. Claim again a little later: by then the blob is present, or, if that process died, the
-    /// caller's to complete.
+    /// Another process. Claim again a little later: by then the blob is present, or, if that process died,
+    /// the caller's to complete.
     Elsewhere,
 }
 
@@ -83,8 +83,8 @@ impl Progress {
 }
 
 impl Store {
-    /// Claims the download of a blob. Never waits for a download; it reads what an interrupted one has left, which
-    /// takes a moment for large blobs. `size` is what the descriptor says, if there is one.
+    /// Claims the download of a blob. Never waits for a download; it reads what an interrupted one has left,
+    /// which takes a moment for large blobs. `size` is what the descriptor says, if there is one.
     ///
     /// # Errors
     /// If the file system fails.
@@ -153,9 +153,9 @@ impl Store {
     }
 }
 
-/// A download that the caller performs. It outlives any number of connections: fetch from [`Download::offset`] on
-/// and [`Download::append`]. Dropped without [`Download::commit`], what came in stays for the next attempt, and
-/// followers fail.
+/// A download that the caller performs. It outlives any number of connections: fetch from
+/// [`Download::offset`] on and [`Download::append`]. Dropped without [`Download::commit`], what came in stays
+/// for the next attempt, and followers fail.
 #[derive(Debug)]
 pub struct Download {
     store: Store,
@@ -182,8 +182,8 @@ impl Download {
     /// Appends what came in.
     ///
     /// # Errors
-    /// [`StoreError::Size`] if that is more than the blob's size; else if it cannot be written. After either, the
-    /// download is to be dropped.
+    /// [`StoreError::Size`] if that is more than the blob's size; else if it cannot be written. After either,
+    /// the download is to be dropped.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let after = self.written + bytes.len() as u64;
         if let Some(expected) = self.size
@@ -202,8 +202,8 @@ impl Download {
     /// Names the blob, now that it is complete. Followers reach their end.
     ///
     /// # Errors
-    /// [`StoreError::Size`] or [`StoreError::Mismatch`] if it is not the blob that was wanted; nothing of it is
-    /// kept then.
+    /// [`StoreError::Size`] or [`StoreError::Mismatch`] if it is not the blob that was wanted; nothing of it
+    /// is kept then.
     pub fn commit(mut self) -> Result<Blob, StoreError> {
         if let Some(expected) = self.size
             && expected != self.written

@@ -20,22 +20,23 @@
 //! 1. A blob has its name only once its bytes were hashed and found to be what the name says. Blobs are never
 //!    changed; they are removed by [`Store::prune`], or when reading them shows that the disk has lost them.
 //! 2. `index.json` is replaced whole, and only by one that refers to images of which every blob is there.
-//! 3. Every lock is an `flock`, which the kernel drops with its holder; there is nothing a crash can leave stuck.
-//! 4. An open [`Store`] holds the shared lock. A prune needs the exclusive one, so it can never take away what a
-//!    running build uses, be it this process's or another's.
+//! 3. Every lock is an `flock`, which the kernel drops with its holder; there is nothing a crash can leave
+//!    stuck.
+//! 4. An open [`Store`] holds the shared lock. A prune needs the exclusive one, so it can never take away
+//!    what a running build uses, be it this process's or another's.
 //!
 //! # Crashes
-//! When a *process* dies, what it wrote is still in the kernel's memory, and the order of its operations is kept:
-//! write, then rename. Nothing more is needed. What it left under temporary names is recognised by the missing
-//! lock and removed by [`Store::sweep`]; a download goes on where it stopped.
+//! When a *process* dies, what it wrote is still in the kernel's memory, and the order of its operations is
+//! kept: write, then rename. Nothing more is needed. What it left under temporary names is recognised by the
+//! missing lock and removed by [`Store::sweep`]; a download goes on where it stopped.
 //!
-//! When the *machine* dies, files that were renamed but not yet written back can be short or missing. To wait for
-//! the disk after every blob would cost more than such a loss: nearly all blobs of a CI build can be made again.
-//! So only what a name refers to is waited for: [`Store::tag`] syncs the blobs of the image, then the new
-//! index, then its directory. Everything else is checked when it is used: sizes by [`Store::holds`] (journalling file
-//! systems extend a file only after its data is written, so a torn blob is a short one), digests by
-//! [`Store::read`] and [`Store::open_verified`], and the diff ID by whoever unpacks a layer. A blob that
-//! fails is removed and made anew; a torn record is a record that is not there.
+//! When the *machine* dies, files that were renamed but not yet written back can be short or missing. To wait
+//! for the disk after every blob would cost more than such a loss: nearly all blobs of a CI build can be made
+//! again. So only what a name refers to is waited for: [`Store::tag`] syncs the blobs of the image, then the
+//! new index, then its directory. Everything else is checked when it is used: sizes by [`Store::holds`]
+//! (journalling file systems extend a file only after its data is written, so a torn blob is a short one),
+//! digests by [`Store::read`] and [`Store::open_verified`], and the diff ID by whoever unpacks a layer. A
+//! blob that fails is removed and made anew; a torn record is a record that is not there.
 
 mod blob;
 mod download;
@@ -96,8 +97,8 @@ impl Store {
     /// Opens the store in `directory`, making it where there is none. Waits while a prune is running.
     ///
     /// # Errors
-    /// [`StoreError::NotWritable`] if the directory cannot be made or written, [`StoreError::NotALayout`] if it
-    /// holds something else, [`StoreError::Version`] if it is a layout or store of another format.
+    /// [`StoreError::NotWritable`] if the directory cannot be made or written, [`StoreError::NotALayout`] if
+    /// it holds something else, [`StoreError::Version`] if it is a layout or store of another format.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let root: PathBuf = directory.into();
         make_directory(&root, true).map_err(|error| not_writable(&root, error))?;
@@ -127,7 +128,8 @@ impl Store {
         &self.inner.root
     }
 
-    /// A nameless file on the store's file system, for what does not fit in memory. It vanishes with its handle.
+    /// A nameless file on the store's file system, for what does not fit in memory. It vanishes with its
+    /// handle.
     ///
     /// # Errors
     /// If it cannot be made.

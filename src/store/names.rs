@@ -1,9 +1,9 @@
 //! Names of images: the entries of `index.json`.
 //!
-//! A name is written the way other tools look for it: `org.opencontainers.image.ref.name` has what `oci:DIR:NAME` is
-//! matched with (image specification, "Pre-Defined Annotation Keys"; its grammar allows whole references), and
-//! `io.containerd.image.name` has the full reference, as containerd and BuildKit write and import it. Entries and
-//! keys this program does not know stay as they are.
+//! A name is written the way other tools look for it: `org.opencontainers.image.ref.name` has what
+//! `oci:DIR:NAME` is matched with (image specification, "Pre-Defined Annotation Keys"; its grammar allows
+//! whole references), and `io.containerd.image.name` has the full reference, as containerd and BuildKit write
+//! and import it. Entries and keys this program does not know stay as they are.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -19,8 +19,8 @@ use crate::image::{Descriptor, Digest, Manifest, Reference, media_type};
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The full name, in containerd's convention.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
-/// Registries take manifests up to 4 MiB (distribution specification, "Pushing Manifests"); nothing larger in a
-/// layout is one.
+/// Registries take manifests up to 4 MiB (distribution specification, "Pushing Manifests"); nothing larger in
+/// a layout is one.
 pub(super) const MAX_MANIFEST: u64 = 4 << 20;
 /// How deep indexes may nest. None in use nests deeper than an index in an index.
 pub(super) const MAX_NESTING: usize = 8;
@@ -44,9 +44,9 @@ pub(super) struct Part {
 }
 
 impl Store {
-    /// Gives the image of `descriptor` the name `reference` (without its digest, if it has one; `latest` where it
-    /// has no tag), taking it from the image that had it. When this returns, the image and its name survive a
-    /// loss of power.
+    /// Gives the image of `descriptor` the name `reference` (without its digest, if it has one; `latest`
+    /// where it has no tag), taking it from the image that had it. When this returns, the image and its name
+    /// survive a loss of power.
     ///
     /// # Errors
     /// [`StoreError::Incomplete`] if a blob of the image is not in the store.
@@ -161,8 +161,8 @@ impl Store {
         temp::sync_directory(&self.blobs())
     }
 
-    /// Changes the list of manifests under the lock of the names. `edit` says whether it changed anything, and so
-    /// does this.
+    /// Changes the list of manifests under the lock of the names. `edit` says whether it changed anything,
+    /// and so does this.
     fn edit_index(&self, edit: impl FnOnce(&mut Vec<Value>) -> bool) -> Result<bool, StoreError> {
         let _lock = self.lock_names()?;
         let mut index = self.read_index()?;
@@ -217,8 +217,8 @@ fn annotation<'a>(manifest: &'a Value, key: &str) -> Option<&'a str> {
     manifest.get("annotations")?.get(key)?.as_str()
 }
 
-/// Whether an entry of the index has this name. An entry that another tool made has only the short annotation,
-/// with the name as the user typed it.
+/// Whether an entry of the index has this name. An entry that another tool made has only the short
+/// annotation, with the name as the user typed it.
 fn is_named(manifest: &Value, reference: &Reference) -> bool {
     let full = reference.to_string();
     match annotation(manifest, CONTAINERD_NAME) {

@@ -1,8 +1,8 @@
 //! Removing what is not needed.
 //!
-//! What a name refers to stays. Everything else is a cache: records with what they refer to, and loose blobs that
-//! nothing refers to (a build that failed has left them, or a name was taken away). A prune has the store for
-//! itself, so that it never meets a build between writing a blob and referring to it.
+//! What a name refers to stays. Everything else is a cache: records with what they refer to, and loose blobs
+//! that nothing refers to (a build that failed has left them, or a name was taken away). A prune has the
+//! store for itself, so that it never meets a build between writing a blob and referring to it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -23,8 +23,8 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// What a prune removes besides leftovers. Images with a name are never touched.
 ///
-/// With neither limit, loose blobs go, and records only if `all` is set. With a limit, records and loose blobs
-/// alike go, least recently used first, as far as the limits demand.
+/// With neither limit, loose blobs go, and records only if `all` is set. With a limit, records and loose
+/// blobs alike go, least recently used first, as far as the limits demand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PrunePolicy {
     /// Forget every record of the cache.
@@ -97,8 +97,8 @@ impl Store {
     /// says which digests it needs: of blobs (what manifests refer to follows by itself) and of side files.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] if builds use the store, or this process has other handles to it, for longer than
-    /// the policy waits. A file that cannot be removed ends the prune; what is left is whole.
+    /// [`StoreError::InUse`] if builds use the store, or this process has other handles to it, for longer
+    /// than the policy waits. A file that cannot be removed ends the prune; what is left is whole.
     pub fn prune(
         &mut self,
         policy: &PrunePolicy,
@@ -236,8 +236,8 @@ impl Store {
         Ok(units)
     }
 
-    /// Adds a digest and all that follows from it: what a manifest refers to, and the diff IDs of a configuration,
-    /// with which side files go.
+    /// Adds a digest and all that follows from it: what a manifest refers to, and the diff IDs of a
+    /// configuration, with which side files go.
     fn reach(&self, digest: Digest, reached: &mut HashSet<Digest>) -> Result<(), StoreError> {
         let mut open = vec![(digest, 0)];
         while let Some((digest, depth)) = open.pop() {
@@ -256,8 +256,8 @@ impl Store {
         Ok(())
     }
 
-    /// The content of a blob that may be a manifest or a configuration. What a record refers to comes without a
-    /// media type; to take another document for a manifest would only keep more.
+    /// The content of a blob that may be a manifest or a configuration. What a record refers to comes without
+    /// a media type; to take another document for a manifest would only keep more.
     fn json_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.path(digest);
         let file = match File::open(&path) {
@@ -330,8 +330,9 @@ mod tests {
     use crate::store::names::tests::{image, name};
     use std::io::Write;
 
-    /// A store with a named image, a record with a blob of 1000 bytes, another with one of 2000 that is older, a
-    /// loose blob of 500, a side file for the first record's layer and one for nothing, and a partial download.
+    /// A store with a named image, a record with a blob of 1000 bytes, another with one of 2000 that is
+    /// older, a loose blob of 500, a side file for the first record's layer and one for nothing, and a
+    /// partial download.
     fn furnished() -> (tempfile::TempDir, Store) {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();

@@ -1,7 +1,7 @@
 //! Records: small JSON documents by key; side files: data that goes with a digest.
 //!
-//! Both are caches. They are replaced whole, so that a reader sees the old or the new; one that a loss of power
-//! has torn is a record that is not there.
+//! Both are caches. They are replaced whole, so that a reader sees the old or the new; one that a loss of
+//! power has torn is a record that is not there.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -170,8 +170,8 @@ impl Store {
     }
 }
 
-/// Writes a side file. Dropped without [`SideWriter::commit`] it leaves nothing behind. Each `write` is a system
-/// call.
+/// Writes a side file. Dropped without [`SideWriter::commit`] it leaves nothing behind. Each `write` is a
+/// system call.
 #[derive(Debug)]
 pub struct SideWriter {
     store: Store,

@@ -1,9 +1,9 @@
 //! Files under a temporary name, and locks, that no crash leaves stuck.
 //!
 //! Every lock is an `flock`: the kernel drops it with its holder. A temporary file carries the lock of the
-//! process that writes it, so that whoever finds one *without* a lock knows that its writer is gone. Between the
-//! file's creation and its lock there is a moment in which a sweeper can take it for a leftover; the creator
-//! therefore looks, once it has the lock, whether its file still has a name, and starts over if not.
+//! process that writes it, so that whoever finds one *without* a lock knows that its writer is gone. Between
+//! the file's creation and its lock there is a moment in which a sweeper can take it for a leftover; the
+//! creator therefore looks, once it has the lock, whether its file still has a name, and starts over if not.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! Private directories of running builds, and what removes them.
 //!
-//! A workspace is `workspaces/<id>`; its lock `workspaces/<id>.lock` is made before the directory and removed after
-//! it. A directory whose lock nobody holds belonged to a process that is gone.
+//! A workspace is `workspaces/<id>`; its lock `workspaces/<id>.lock` is made before the directory and removed
+//! after it. A directory whose lock nobody holds belonged to a process that is gone.
 
 use std::ffi::CStr;
 use std::fs::{DirBuilder, File};
@@ -72,8 +72,8 @@ impl Store {
         Ok(Workspace { path, lock: Some(lock), _store: self.clone() })
     }
 
-    /// Removes what processes that are gone have left: temporary files and workspaces. Safe while builds run; large
-    /// workspaces take a while, so run it beside the work.
+    /// Removes what processes that are gone have left: temporary files and workspaces. Safe while builds run;
+    /// large workspaces take a while, so run it beside the work.
     ///
     /// # Errors
     /// If something cannot be removed. The rest is removed nevertheless.
@@ -149,9 +149,9 @@ fn sweep_workspace(workspaces: &Path, name: &str) -> Result<bool, StoreError> {
 
 /// Removes a directory and all that is in it; fine if it is not there.
 ///
-/// What a build leaves can have any mode and any depth. Permissions are given back where they were taken away, and
-/// every directory is first moved to the top, so that neither the depth nor the length of a path matters and two
-/// descriptors are enough.
+/// What a build leaves can have any mode and any depth. Permissions are given back where they were taken
+/// away, and every directory is first moved to the top, so that neither the depth nor the length of a path
+/// matters and two descriptors are enough.
 pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {
     let mut attempts = REMOVAL_ATTEMPTS;
     loop {
@@ -203,15 +203,16 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
-    /// The name of a moved directory. An image's file could have it by chance only in the top directory itself.
+    /// The name of a moved directory. An image's file could have it by chance only in the top directory
+    /// itself.
     fn name(number: u64) -> String {
         format!(".cofferdam-removing-{number}")
     }
 
     /// Unlinks the files of a directory and moves its directories to the top.
     fn empty(&mut self, directory: &OwnedFd) -> rustix::io::Result<()> {
-        // What is moved into the top directory while that is being read may be read there, or not: it is known by
-        // its number, and its name says that it has been moved.
+        // What is moved into the top directory while that is being read may be read there, or not: it is
+        // known by its number, and its name says that it has been moved.
         let is_top = std::ptr::eq(directory, self.top);
         for entry in Dir::read_from(directory)? {
             let entry = entry?;

@@ -82,7 +82,8 @@ impl Record {
         Some(())
     }
 
-    /// What two records of one layer say that, because of links on the way, are on one path: both, and of two entries the first.
+    /// What two records of one layer say that, because of links on the way, are on one path: both, and of two
+    /// entries the first.
     pub(in crate::layer) fn merge(self, other: Self) -> Self {
         Self {
             removes: self.removes || other.removes,

@@ -41,8 +41,8 @@ struct BlockAt {
 }
 
 impl Index {
-    /// The index of the layer `diff_id`. `None` if there is none, or it is damaged or of another version; it is removed
-    /// then.
+    /// The index of the layer `diff_id`. `None` if there is none, or it is damaged or of another version; it
+    /// is removed then.
     pub(in crate::layer) fn open(store: &Store, diff_id: &Digest) -> Result<Option<Self>, StoreError> {
         let Some(file) = store.side(SIDE, diff_id)? else { return Ok(None) };
         match Self::read(file) {

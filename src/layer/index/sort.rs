@@ -1,4 +1,5 @@
-//! Sorts any number of records in bounded memory: runs that fit are sorted and written to a nameless file, then merged.
+//! Sorts any number of records in bounded memory: runs that fit are sorted and written to a nameless file,
+//! then merged.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,7 +10,8 @@ use std::sync::Arc;
 
 use crate::store::{Store, StoreError};
 
-/// How many bytes of records are held before they are written out. Some 80 000 entries: most layers never are.
+/// How many bytes of records are held before they are written out. Some 80 000 entries: most layers never
+/// are.
 const MEMORY: usize = 8 << 20;
 /// How many bytes all runs' read buffers have together, and each at least and at most.
 const READ_MEMORY: usize = 8 << 20;

@@ -146,7 +146,8 @@ impl Fold {
         length == 0 || key.strip_prefix(directory).is_some_and(|rest| rest.starts_with(&[0]))
     }
 
-    /// Sees to it that every directory that `key` is in has a record. `parent` is the length of the innermost that has.
+    /// Sees to it that every directory that `key` is in has a record. `parent` is the length of the innermost
+    /// that has.
     fn enter_parents(&mut self, key: &[u8], parent: usize, gone_before: u64) -> Result<(), LayerError> {
         if let Some((pending, record)) = &mut self.pending
             && pending.len() == parent

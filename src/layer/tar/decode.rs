@@ -61,8 +61,8 @@ pub(super) fn text(field: &[u8]) -> &[u8] {
     field.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-/// A numeric field: octal with spaces or NULs around it, nothing at all for 0, or base 256 (two's complement, the top
-/// bit set) as GNU writes what is too large or negative. `None` if it is none of these.
+/// A numeric field: octal with spaces or NULs around it, nothing at all for 0, or base 256 (two's complement,
+/// the top bit set) as GNU writes what is too large or negative. `None` if it is none of these.
 pub(super) fn number(field: &[u8]) -> Option<i64> {
     let first = *field.first()?;
     if first & 0x80 != 0 {

@@ -7,6 +7,7 @@ use tar::{EntryType, Header};
 use super::{BLOCK, MAX_EXTENSION, kind, padding, pax};
 use crate::layer::entry::{Entry, MODE_BITS, Node};
 use crate::layer::error::LayerError;
+use crate::layer::path::MAX_PATH;
 
 /// What a whiteout's name has in front.
 pub(in crate::layer) const WHITEOUT: &[u8] = b".wh.";
@@ -21,8 +22,8 @@ const MAX_LONG: u64 = 0o77_777_777_777;
 /// Two blocks of NUL end an archive.
 pub(in crate::layer) const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
-/// Appends the headers of an entry: PAX records if it needs them, then the header itself. The content, if any, and its
-/// padding follow.
+/// Appends the headers of an entry: PAX records if it needs them, then the header itself. The content, if
+/// any, and its padding follow.
 pub(in crate::layer) fn entry(out: &mut Vec<u8>, entry: &Entry) -> Result<(), LayerError> {
     let refused = |reason| LayerError::Unrepresentable { path: entry.path.clone(), reason };
     let metadata = &entry.metadata;
@@ -58,6 +59,9 @@ pub(in crate::layer) fn entry(out: &mut Vec<u8>, entry: &Entry) -> Result<(), La
     };
     if matches!(typeflag, kind::SYMLINK | kind::HARDLINK) && (link.is_empty() || link.contains(&0)) {
         return Err(refused("its link target is empty or has a NUL"));
+    }
+    if link.len() > MAX_PATH {
+        return Err(refused("its link target is longer than 4095 bytes"));
     }
     if device.0 > MAX_ID || device.1 > MAX_ID {
         return Err(refused("its device number is larger than tar's"));
@@ -173,8 +177,8 @@ fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
     (!rest.is_empty() && rest.len() <= NAME).then_some((prefix, rest))
 }
 
-/// Fills a field with as much of `value` as fits. What is not ASCII is left out: the record has it whole, and a reader
-/// that does not know records should not find half a character.
+/// Fills a field with as much of `value` as fits. What is not ASCII is left out: the record has it whole, and
+/// a reader that does not know records should not find half a character.
 fn put(field: &mut [u8], value: &[u8]) {
     let ascii = value.iter().filter(|byte| byte.is_ascii());
     for (place, byte) in field.iter_mut().zip(ascii) {
@@ -327,6 +331,7 @@ mod tests {
 
     #[rstest]
     #[case::empty_link(Node::Symlink { target: Vec::new() }, Metadata::default(), "link target is empty")]
+    #[case::long_link(Node::Symlink { target: vec![b'x'; 4096] }, Metadata::default(), "4095 bytes")]
     #[case::nul_link(Node::Symlink { target: b"a\0b".to_vec() }, Metadata::default(), "has a NUL")]
     #[case::device(Node::CharDevice { major: 1 << 21, minor: 0 }, Metadata::default(), "device number")]
     #[case::xattr(Node::Fifo, Metadata { xattrs: Xattrs::from([(b"a=b".to_vec(), vec![])]), ..Default::default() }, "has a `=`")]

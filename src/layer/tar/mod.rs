@@ -1,10 +1,11 @@
-//! Tar headers, written and read. The layout of a header's fields is the `tar` crate's; what the fields mean, and which of
-//! many dialects is written, is decided here.
+//! Tar headers, written and read. The layout of a header's fields is the `tar` crate's; what the fields mean,
+//! and which of many dialects is written, is decided here.
 //!
-//! Written is POSIX.1-1988 ustar, with POSIX.1-2001 (PAX) records only for what does not fit, so that equal entries
-//! have equal bytes. Read is what builders have put into layers in ten years: ustar, PAX, GNU, V7 and star headers, and
-//! GNU's four kinds of sparse files. Where a header can be read in two ways, it is read the way of Go's `archive/tar`: that is
-//! what every container runtime uses, and a difference would let an image look other here than there.
+//! Written is POSIX.1-1988 ustar, with POSIX.1-2001 (PAX) records only for what does not fit, so that equal
+//! entries have equal bytes. Read is what builders have put into layers in ten years: ustar, PAX, GNU, V7 and
+//! star headers, and GNU's four kinds of sparse files. Where a header can be read in two ways, it is read the
+//! way of Go's `archive/tar`: that is what every container runtime uses, and a difference would let an image
+//! look other here than there.
 
 pub(super) mod decode;
 pub(super) mod encode;

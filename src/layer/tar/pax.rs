@@ -1,4 +1,5 @@
-//! PAX records: `LENGTH KEY=VALUE\n`, where LENGTH counts the whole record (POSIX.1-2001, "pax Extended Header").
+//! PAX records: `LENGTH KEY=VALUE\n`, where LENGTH counts the whole record (POSIX.1-2001, "pax Extended
+//! Header").
 
 /// In front of the name of an extended attribute whose value stands as it is.
 pub(in crate::layer) const XATTR: &[u8] = b"SCHILY.xattr.";
@@ -21,7 +22,8 @@ pub(super) fn append(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     records.push(b'\n');
 }
 
-/// The records in some bytes, in order; `None` in place of one that is malformed, after which nothing follows.
+/// The records in some bytes, in order; `None` in place of one that is malformed, after which nothing
+/// follows.
 pub(super) fn records(bytes: &[u8]) -> impl Iterator<Item = Option<(&[u8], &[u8])>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {

@@ -31,7 +31,8 @@ pub(in crate::layer) struct RawEntry {
     pub xattrs: Xattrs,
 }
 
-/// Reads an archive from a buffered source. Memory is bounded: by an extension's 1 MiB and a sparse file's map.
+/// Reads an archive from a buffered source. Memory is bounded: by an extension's 1 MiB and a sparse file's
+/// map.
 #[derive(Debug)]
 pub(in crate::layer) struct TarReader<R> {
     source: R,

@@ -1,4 +1,5 @@
-//! Sparse files: GNU's old headers, and versions 0.0, 0.1 and 1.0 in PAX records (GNU tar manual, "Sparse Formats").
+//! Sparse files: GNU's old headers, and versions 0.0, 0.1 and 1.0 in PAX records (GNU tar manual, "Sparse
+//! Formats").
 
 use tar::{GnuExtSparseHeader, GnuSparseHeader};
 
@@ -62,7 +63,8 @@ impl Map {
     /// Appends the pieces of an old GNU header or of its extension. Says whether the list ended in it.
     pub(super) fn push_headers(&mut self, headers: &[GnuSparseHeader]) -> Result<bool, MapError> {
         for header in headers {
-            // An unused place is all NUL; a length of 0 with an offset is a piece that marks the end of the file.
+            // An unused place is all NUL; a length of 0 with an offset is a piece that marks the end of the
+            // file.
             if header.offset.first() == Some(&0) || header.numbytes.first() == Some(&0) {
                 return Ok(true);
             }
@@ -170,8 +172,8 @@ impl SparseRecords {
     }
 }
 
-/// The map at the beginning of a version 1.0 file's content, which comes in blocks: the number of pieces, then offsets and
-/// lengths, each on a line.
+/// The map at the beginning of a version 1.0 file's content, which comes in blocks: the number of pieces,
+/// then offsets and lengths, each on a line.
 #[derive(Debug, Default)]
 pub(super) struct ContentMap {
     numbers: Vec<u64>,

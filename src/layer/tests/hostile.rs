@@ -180,6 +180,16 @@ fn a_sparse_file_costs_no_memory() {
 }
 
 #[test]
+fn paths_longer_than_linux_takes_are_refused() {
+    let deep = "a/".repeat(300_000);
+    let error = read_bytes(&archive(&[pax(&[("path", deep.as_bytes())]), raw(&mut ustar(), "f", b'5', b"")]));
+    assert!(matches!(error, Err(LayerError::Name(PathError::TooLong(_)))));
+    let message =
+        refusal(&archive(&[pax(&[("linkpath", deep.as_bytes())]), raw(&mut ustar(), "f", b'2', b"")]));
+    assert!(message.contains("longer target than Linux takes"), "{message}");
+}
+
+#[test]
 fn structures_that_make_no_sense_are_refused() {
     let mut wrong = archive(&[raw(&mut ustar(), "f", b'0', b"")]);
     wrong[10] = b'!';
@@ -237,7 +247,8 @@ fn decoders_do_not_allocate_what_a_header_asks_for() {
     encoder.write_all(&bytes).unwrap();
     let mut bytes = encoder.finish().unwrap();
     assert!(read_bytes(&bytes).is_ok());
-    // The block's header behind the stream's: its size, flags, the filter (0x21, one byte), padding, a checksum.
+    // The block's header behind the stream's: its size, flags, the filter (0x21, one byte), padding, a
+    // checksum.
     let end = 12 + (usize::from(bytes[12]) + 1) * 4;
     let filter = bytes[12..end].windows(2).position(|window| window == [0x21, 1]).unwrap();
     bytes[12 + filter + 2] = 40;

@@ -103,3 +103,53 @@ impl<R: Read> Read for Dribble<R> {
         self.0.read(&mut buffer[..count])
     }
 }
+
+#[test]
+fn handles_can_be_moved_between_threads() {
+    fn send<T: Send>() {}
+    fn sync<T: Sync>() {}
+    send::<LayerWriter>();
+    send::<LayerReader>();
+    send::<ArchiveReader>();
+    send::<Walk>();
+    send::<Tree>();
+    sync::<Tree>();
+    send::<Pool>();
+    sync::<Pool>();
+}
+
+#[test]
+fn a_layer_is_read_while_it_is_downloaded() {
+    use crate::store::Claim;
+    let bench = Bench::new();
+    let noise = compression::tests::noise(1, 3_000_000);
+    let layer =
+        bench.write(LayerOptions::default(), &[file("a", &noise), file("b", &noise), file("c", b"end")]);
+    let blob = bench.blob(&layer);
+    let other = Bench::new();
+    let Claim::Ours(mut download) = other.store.claim(&layer.digest, Some(layer.size)).unwrap() else {
+        panic!()
+    };
+    let mut reader = LayerReader::new(download.follow().unwrap()).unwrap();
+    let (first, rest) = blob.split_at(4_000_000);
+    download.append(first).unwrap();
+    let (change, mut content) = reader.next().unwrap().unwrap();
+    let mut bytes = Vec::new();
+    content.read_to_end(&mut bytes).unwrap();
+    assert!(change.path() == &path("a") && bytes == noise, "before the rest is there");
+    let waiting = std::thread::spawn(move || reader.finish().unwrap());
+    download.append(rest).unwrap();
+    download.commit().unwrap();
+    let end = waiting.join().unwrap();
+    assert_eq!((end.digest, end.diff_id, end.changes), (layer.digest, layer.diff_id, 3));
+    // A download that fails makes the reader fail, however far it is.
+    let third = Bench::new();
+    let Claim::Ours(mut download) = third.store.claim(&layer.digest, Some(layer.size)).unwrap() else {
+        panic!()
+    };
+    let reader = LayerReader::new(download.follow().unwrap()).unwrap();
+    download.append(first).unwrap();
+    download.fail("the registry has gone away");
+    let error = reader.finish().unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("the registry has gone away"));
+}

@@ -1,5 +1,5 @@
-//! The reader: dialects, what names mean, compressions, sparse files. Archives are made by hand here; those of real
-//! tools are read in `tests/layer_interop.rs`.
+//! The reader: dialects, what names mean, compressions, sparse files. Archives are made by hand here; those
+//! of real tools are read in `tests/layer_interop.rs`.
 
 use std::io::{BufRead, Cursor, Write};
 
@@ -198,8 +198,8 @@ fn pax_records_are_read() {
     );
 }
 
-/// A header extension between the PAX records and their entry must not take the records for its own: with another size
-/// the rest of the archive would be read from another place (CVE-2025-62518).
+/// A header extension between the PAX records and their entry must not take the records for its own: with
+/// another size the rest of the archive would be read from another place (CVE-2025-62518).
 #[test]
 fn records_are_those_of_the_entry_and_not_of_an_extension() {
     let inner = archive(&[raw(&mut ustar(), "smuggled", b'0', b"x")]);

@@ -58,8 +58,8 @@ fn equal_changes_make_equal_bytes_whatever_the_threads_and_reads() {
     }
 }
 
-/// The digest of a layer that is compressed on threads and that of one that is not are pinned: whatever changes them
-/// makes every cache useless, and needs another identity.
+/// The digest of a layer that is compressed on threads and that of one that is not are pinned: whatever
+/// changes them makes every cache useless, and needs another identity.
 #[test]
 fn the_bytes_of_layers_are_fixed() {
     let digests = |changes: &[(Change, Vec<u8>)]| {
@@ -264,6 +264,24 @@ fn later_times_become_the_epochs() {
     };
     assert_eq!(times(&write(None)), [5, 1000, 1001, 1 << 40, 0]);
     assert_eq!(times(&write(Some(1000))), [5, 1000, 1000, 1000, 0]);
+}
+
+#[test]
+fn attributes_of_overlayfs_are_not_written() {
+    let bench = Bench::new();
+    let mut marked = entry("d", Node::Directory);
+    for name in ["trusted.overlay.opaque", "user.overlay.redirect", "user.overlaid", "trusted.x"] {
+        marked.metadata.xattrs.insert(name.as_bytes().to_vec(), b"y".to_vec());
+    }
+    let layer = bench.write(
+        LayerOptions { compression: Compression::None, clamp_mtime: None },
+        &[(Change::Entry(marked), Vec::new())],
+    );
+    let blob = bench.blob(&layer);
+    assert!(!blob.windows(9).any(|bytes| bytes == b".overlay."));
+    let (Change::Entry(read), _) = &read_bytes(&blob).unwrap()[0] else { panic!() };
+    let names: Vec<_> = read.metadata.xattrs.keys().map(Vec::as_slice).collect();
+    assert_eq!(names, [&b"trusted.x"[..], b"user.overlaid"]);
 }
 
 #[test]

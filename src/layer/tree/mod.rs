@@ -1,15 +1,15 @@
 //! The tree of an image, merged from the indexes of its layers, without unpacking any.
 //!
 //! # How layers are merged
-//! A layer above hides what is below: an entry hides the entry at its path; anything but a directory hides all that
-//! is in the directory it replaces; a removal hides the path, an opaque marker what is in the directory. So for each
-//! directory there is a lowest layer whose content in it still shows (its *floor*), and it can only rise on the way down.
-//! A path is what the topmost layer above its directory's floor says.
+//! A layer above hides what is below: an entry hides the entry at its path; anything but a directory hides
+//! all that is in the directory it replaces; a removal hides the path, an opaque marker what is in the
+//! directory. So for each directory there is a lowest layer whose content in it still shows (its *floor*),
+//! and it can only rise on the way down. A path is what the topmost layer above its directory's floor says.
 //!
 //! # Links in the way
-//! A layer may have `lib/x` without saying what `lib` is, and below, `lib` is a link to `usr/lib`. Whoever applies the
-//! layer follows the link, so the file is `usr/lib/x`. Such directories are listed in the indexes (as *implicit*), and
-//! when a layer is put on a tree, each that is a link below becomes a [`Move`].
+//! A layer may have `lib/x` without saying what `lib` is, and below, `lib` is a link to `usr/lib`. Whoever
+//! applies the layer follows the link, so the file is `usr/lib/x`. Such directories are listed in the indexes
+//! (as *implicit*), and when a layer is put on a tree, each that is a link below becomes a [`Move`].
 
 mod walk;
 
@@ -77,10 +77,11 @@ pub enum TreeError {
 /// Where a path leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// The path without links in it (but perhaps with one as its last component, if that was not to be followed).
+    /// The path without links in it (but perhaps with one as its last component, if that was not to be
+    /// followed).
     pub path: TreePath,
-    /// What is there. `None` if nothing is; then the path's last components, as far as they do not exist, are as they were
-    /// given.
+    /// What is there. `None` if nothing is; then the path's last components, as far as they do not exist, are
+    /// as they were given.
     pub entry: Option<Entry>,
 }
 
@@ -112,8 +113,8 @@ struct Move {
 struct Showing {
     /// The lowest layer whose content in it shows.
     floor: usize,
-    /// The layers from there on that may have content in it, the lowest first: a layer that has some has a record of the
-    /// directory, or reaches it through a link.
+    /// The layers from there on that may have content in it, the lowest first: a layer that has some has a
+    /// record of the directory, or reaches it through a link.
     layers: Vec<usize>,
 }
 
@@ -130,8 +131,8 @@ struct Found {
 struct View {
     /// How many layers, from the lowest.
     top: usize,
-    /// Whether links show under directories that a layer above goes through without saying that they are directories: while it
-    /// is not known yet which of them are links.
+    /// Whether links show under directories that a layer above goes through without saying that they are
+    /// directories: while it is not known yet which of them are links.
     links_show: bool,
     /// How many hard links have led here.
     links: u32,
@@ -236,8 +237,8 @@ impl Tree {
         self.layers.iter().map(|layer| layer.index.records()).sum()
     }
 
-    /// What is at a path. Links are not followed, neither on the way nor at the end: see [`Tree::resolve`]. A hard link is
-    /// what it links to. The root is always there.
+    /// What is at a path. Links are not followed, neither on the way nor at the end: see [`Tree::resolve`]. A
+    /// hard link is what it links to. The root is always there.
     ///
     /// # Errors
     /// If an index cannot be read.
@@ -245,9 +246,9 @@ impl Tree {
         Ok(self.find(path, self.whole())?.map(|found| found.entry))
     }
 
-    /// Where a path leads that a user or a link wrote: links on the way are followed, as seen from the image's root, which `..` does
-    /// not leave; a link at the end is if `follow_last` says so, or the path ends in `/`. What does not exist leads nowhere but
-    /// where it says.
+    /// Where a path leads that a user or a link wrote: links on the way are followed, as seen from the
+    /// image's root, which `..` does not leave; a link at the end is if `follow_last` says so, or the path
+    /// ends in `/`. What does not exist leads nowhere but where it says.
     ///
     /// # Errors
     /// [`TreeError::Loop`], [`TreeError::NotADirectory`], or if an index cannot be read.
@@ -273,11 +274,12 @@ impl Tree {
         Walk::new(self, directory, false)
     }
 
-    /// The content of `/etc/passwd`, `/etc/group` or another file of that name. Links are followed. `None` if it does not exist.
+    /// The content of `/etc/passwd`, `/etc/group` or another file of that name. Links are followed. `None` if
+    /// it does not exist.
     ///
     /// # Errors
-    /// [`TreeError::NotKept`] if it is there and its content is not known here: then the layers have to be unpacked.
-    /// [`TreeError::NotADirectory`], [`TreeError::Loop`], or if an index cannot be read.
+    /// [`TreeError::NotKept`] if it is there and its content is not known here: then the layers have to be
+    /// unpacked. [`TreeError::NotADirectory`], [`TreeError::Loop`], or if an index cannot be read.
     pub fn small_file(&self, path: &[u8]) -> Result<Option<Vec<u8>>, TreeError> {
         let Resolved { path, entry: Some(_) } = self.resolve(path, true)? else { return Ok(None) };
         let Some(found) = self.find(&path, self.whole())? else { return Ok(None) };
@@ -337,8 +339,8 @@ impl Tree {
         if links >= MAX_LINKS {
             return Err(TreeError::Loop(path.to_string()));
         }
-        // The target is in the layer itself or in one below; it may be gone above. If the layer removes it, the link was
-        // made before.
+        // The target is in the layer itself or in one below; it may be gone above. If the layer removes it,
+        // the link was made before.
         for top in [layer + 1, layer] {
             let view = View { top, links_show: false, links: links + 1 };
             let parent = target.parent().unwrap_or_default();
@@ -455,7 +457,8 @@ impl Tree {
         Ok(Resolved { path: at, entry })
     }
 
-    /// Finds out where the directories really are that the top layer goes through without saying what they are.
+    /// Finds out where the directories really are that the top layer goes through without saying what they
+    /// are.
     fn find_moves(&mut self) -> Result<(), TreeError> {
         let Some(number) = self.layers.len().checked_sub(1) else { return Ok(()) };
         let Some(layer) = self.layers.last().cloned() else { return Ok(()) };
@@ -476,7 +479,8 @@ impl Tree {
                 continue;
             }
             let resolved = self.resolve_in(place.as_bytes(), true, view)?;
-            // A link to nothing or to a file cannot be gone through: whoever applies the layer fails, or replaces it.
+            // A link to nothing or to a file cannot be gone through: whoever applies the layer fails, or
+            // replaces it.
             if matches!(&resolved.entry, Some(Entry { node: Node::Directory, .. })) {
                 moves.push(Move { from, to: resolved.path, opaque: record.opaque });
                 if let Some(layer) = self.layers.last_mut() {

@@ -1,4 +1,5 @@
-//! Going through a tree in order: the sorted layers are merged, each path's verdict is taken from the top down.
+//! Going through a tree in order: the sorted layers are merged, each path's verdict is taken from the top
+//! down.
 
 use super::super::entry::{Entry, Node};
 use super::super::index::{Cursor, Record};
@@ -181,7 +182,8 @@ impl Source {
             if rest.is_root() {
                 continue;
             }
-            // What was moved elsewhere comes from another source, and what a move stands for is the link below.
+            // What was moved elsewhere comes from another source, and what a move stands for is the link
+            // below.
             let place = self.place.join_path(&rest);
             let is_moved = self.layer.stands_for_link(&own, &record);
             if is_moved || self.layer.place(&own) != place {
