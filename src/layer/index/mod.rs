@@ -15,8 +15,9 @@
 //! footer          offsets of the sections, CRC-32 of the sections behind the blocks, magic
 //! ```
 //! A key is a path with NUL for `/`, so that plain byte order is the order of paths. A key in a block is what
-//! it shares with the key before it, as a length, and the rest. All other numbers are LEB128. An index that
-//! is torn, damaged or of another version is one that is not there: it can be made again from the layer.
+//! it shares with the key before it, as a length, and the rest; its record follows, behind its own length.
+//! Numbers are LEB128, but for those of the footer. An index that is torn, damaged or of another version is
+//! one that is not there: it can be made again from the layer.
 //!
 //! # What a record means
 //! A layer's statements on one path are folded into one record, as if the layer were applied in its order:

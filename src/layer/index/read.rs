@@ -1,5 +1,6 @@
 //! Reads an index, a block at a time.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -108,16 +109,7 @@ impl Index {
     pub(in crate::layer) fn get(&self, path: &TreePath) -> io::Result<Option<Record>> {
         let key = path.to_key();
         let Some(number) = self.block_of(&key) else { return Ok(None) };
-        let block = self.block(number)?;
-        let mut at = Position::default();
-        while at.next_key(&block)? {
-            match at.key.as_slice().cmp(&key) {
-                std::cmp::Ordering::Less => at.skip(&block)?,
-                std::cmp::Ordering::Equal => return at.record(&block).map(Some),
-                std::cmp::Ordering::Greater => break,
-            }
-        }
-        Ok(None)
+        find(&self.block(number)?, &key)
     }
 
     /// The directories that the layer goes through without an entry for them, in order.
@@ -202,45 +194,51 @@ fn parse_table(mut bytes: &[u8]) -> Option<Vec<BlockAt>> {
     Some(table)
 }
 
-/// A place in a block.
-#[derive(Debug, Default)]
-struct Position {
-    at: usize,
-    /// The key of the record before it.
-    key: Vec<u8>,
+/// A record in a block, its key not put together.
+struct Stored<'a> {
+    /// How many bytes of the key are those of the key before it.
+    shared: usize,
+    /// The rest of the key.
+    suffix: &'a [u8],
+    record: &'a [u8],
 }
 
-impl Position {
-    /// Reads the key of the record here. Its record comes next. `false` at the block's end.
-    fn next_key(&mut self, block: &[u8]) -> io::Result<bool> {
-        let mut rest = block.get(self.at..).unwrap_or_default();
-        if rest.is_empty() {
-            return Ok(false);
+impl<'a> Stored<'a> {
+    /// Takes a record off the front of a block.
+    fn take(block: &mut &'a [u8]) -> io::Result<Self> {
+        let stored = (|| {
+            let shared = usize::try_from(take_number(block)?).ok()?;
+            Some(Self { shared, suffix: take_bytes(block)?, record: take_bytes(block)? })
+        })();
+        stored.ok_or_else(|| damaged("a record is damaged"))
+    }
+
+    fn parse(&self) -> io::Result<Record> {
+        Record::parse(self.record).ok_or_else(|| damaged("a record is damaged"))
+    }
+}
+
+/// Looks for a key in a block. Keys are compared as they are stored: while they are less than the one that is
+/// looked for, `matched` is how many first bytes the last one has in common with it.
+fn find(mut block: &[u8], key: &[u8]) -> io::Result<Option<Record>> {
+    let mut matched = 0;
+    while !block.is_empty() {
+        let stored = Stored::take(&mut block)?;
+        match stored.shared.cmp(&matched) {
+            // Different from the last key before that was from ours: greater than both.
+            Ordering::Less => return Ok(None),
+            // Still different from ours where the last key was.
+            Ordering::Greater => continue,
+            Ordering::Equal => {}
         }
-        let key =
-            take_number(&mut rest).and_then(|shared| usize::try_from(shared).ok()).zip(take_bytes(&mut rest));
-        let (shared, suffix) = key.ok_or_else(|| damaged("a key is damaged"))?;
-        self.key.truncate(shared);
-        self.key.extend_from_slice(suffix);
-        self.at = block.len() - rest.len();
-        Ok(true)
+        let rest = key.get(matched..).unwrap_or_default();
+        match stored.suffix.cmp(rest) {
+            Ordering::Less => matched += stored.suffix.iter().zip(rest).take_while(|(a, b)| a == b).count(),
+            Ordering::Equal => return stored.parse().map(Some),
+            Ordering::Greater => return Ok(None),
+        }
     }
-
-    /// The record whose key was read.
-    fn record(&mut self, block: &[u8]) -> io::Result<Record> {
-        let mut rest = block.get(self.at..).unwrap_or_default();
-        let record = Record::take(&mut rest).ok_or_else(|| damaged("a record is damaged"))?;
-        self.at = block.len() - rest.len();
-        Ok(record)
-    }
-
-    /// Passes over the record whose key was read.
-    fn skip(&mut self, block: &[u8]) -> io::Result<()> {
-        let mut rest = block.get(self.at..).unwrap_or_default();
-        Record::skip(&mut rest).ok_or_else(|| damaged("a record is damaged"))?;
-        self.at = block.len() - rest.len();
-        Ok(())
-    }
+    Ok(None)
 }
 
 /// Goes through an index in order.
@@ -250,21 +248,19 @@ pub(in crate::layer) struct Cursor {
     /// The block that comes after the present one.
     next_block: usize,
     block: Option<Arc<[u8]>>,
-    position: Position,
-    /// A record that a seek has found and nobody has taken.
+    /// Where in the block the next record is.
+    at: usize,
+    /// The key of the last record.
+    key: Vec<u8>,
+    /// The last record, if a seek has found it and nobody has taken it.
     found: Option<Record>,
 }
 
 impl Cursor {
     /// A cursor before the first record whose key is `key` or greater.
     pub(in crate::layer) fn at(index: &Arc<Index>, key: &[u8]) -> io::Result<Self> {
-        let mut cursor = Self {
-            index: Arc::clone(index),
-            next_block: 0,
-            block: None,
-            position: Position::default(),
-            found: None,
-        };
+        let index = Arc::clone(index);
+        let mut cursor = Self { index, next_block: 0, block: None, at: 0, key: Vec::new(), found: None };
         cursor.seek(key)?;
         Ok(cursor)
     }
@@ -273,49 +269,117 @@ impl Cursor {
     pub(in crate::layer) fn seek(&mut self, key: &[u8]) -> io::Result<()> {
         let number = self.index.block_of(key).unwrap_or(0);
         // Going on within the block saves decoding it again.
-        let in_block = self.block.is_some() && number + 1 == self.next_block && *self.position.key < *key;
+        let in_block = self.block.is_some() && number + 1 == self.next_block && *self.key < *key;
         if !in_block {
             self.next_block = number;
             self.block = None;
-            self.position = Position::default();
         }
         self.found = None;
-        while let Some(block) = self.next_key()? {
-            if *self.position.key >= *key {
-                self.found = Some(self.position.record(&block)?);
-                break;
-            }
-            self.position.skip(&block)?;
-        }
+        while self.found.is_none() && self.advance(|found| *found >= *key)? {}
         Ok(())
     }
 
     /// The next record and its key.
     pub(in crate::layer) fn next(&mut self) -> io::Result<Option<(Vec<u8>, Record)>> {
-        let record = match self.found.take() {
-            Some(record) => Some(record),
-            None => match self.next_key()? {
-                Some(block) => Some(self.position.record(&block)?),
-                None => None,
-            },
-        };
-        Ok(record.map(|record| (self.position.key.clone(), record)))
+        if self.found.is_none() {
+            self.advance(|_| true)?;
+        }
+        Ok(self.found.take().map(|record| (self.key.clone(), record)))
     }
 
-    /// Reads the next key, and gives the block that its record is in.
-    fn next_key(&mut self) -> io::Result<Option<Arc<[u8]>>> {
-        loop {
+    /// Goes to the next record, and reads it if its key is wanted. `false` at the end.
+    fn advance(&mut self, wanted: impl FnOnce(&[u8]) -> bool) -> io::Result<bool> {
+        let block = loop {
             if let Some(block) = &self.block
-                && self.position.next_key(block)?
+                && self.at < block.len()
             {
-                return Ok(Some(Arc::clone(block)));
+                break Arc::clone(block);
             }
             if self.next_block >= self.index.table.len() {
-                return Ok(None);
+                return Ok(false);
             }
             self.block = Some(self.index.block(self.next_block)?);
             self.next_block += 1;
-            self.position = Position::default();
+            self.at = 0;
+            self.key.clear();
+        };
+        let mut rest = block.get(self.at..).unwrap_or_default();
+        let stored = Stored::take(&mut rest)?;
+        self.key.truncate(stored.shared);
+        self.key.extend_from_slice(stored.suffix);
+        self.at = block.len() - rest.len();
+        if wanted(&self.key) {
+            self.found = Some(stored.parse()?);
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::Change;
+    use crate::layer::compression::tests::noise;
+    use crate::layer::index::IndexBuilder;
+
+    /// An index of many blocks, and the paths that are in it.
+    fn large() -> (tempfile::TempDir, Arc<Index>, Vec<TreePath>) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let mut paths: Vec<TreePath> = noise(1, 90_000)
+            .chunks(9)
+            .map(|bytes| {
+                // Few letters, so that keys have much in common.
+                let name: Vec<u8> = bytes.iter().map(|byte| b"abc/"[usize::from(byte % 4)]).collect();
+                TreePath::clean(&name).unwrap()
+            })
+            .collect();
+        let mut builder = IndexBuilder::new(&store);
+        for path in &paths {
+            builder.add(&Change::Remove(path.clone())).unwrap();
+        }
+        builder.finish(&Digest::of(b"")).unwrap();
+        let index = Index::open(&store, &Digest::of(b"")).unwrap().unwrap();
+        assert!(index.table.len() > 3, "{} blocks", index.table.len());
+        paths.extend(paths.clone().iter().flat_map(TreePath::ancestors).filter(|path| !path.is_root()));
+        paths.sort();
+        paths.dedup();
+        (directory, Arc::new(index), paths)
+    }
+
+    #[test]
+    fn finds_what_is_there_and_nothing_else() {
+        let (_directory, index, paths) = large();
+        assert_eq!(index.records(), paths.len() as u64);
+        for path in &paths {
+            assert!(index.get(path).unwrap().is_some(), "{path}");
+        }
+        for path in paths.iter().step_by(3) {
+            for near in ["!", "a", "b", "c", "c!", "~"] {
+                let near = TreePath::new([path.as_bytes(), near.as_bytes()].concat()).unwrap();
+                assert_eq!(index.get(&near).unwrap().is_some(), paths.binary_search(&near).is_ok(), "{near}");
+            }
+        }
+    }
+
+    #[test]
+    fn seeks_to_the_next_greater_key() {
+        let (_directory, index, paths) = large();
+        let keys: Vec<Vec<u8>> = paths.iter().map(TreePath::to_key).collect();
+        let mut cursor = Cursor::at(&index, b"").unwrap();
+        let all: Vec<Vec<u8>> = std::iter::from_fn(|| cursor.next().unwrap().map(|(key, _)| key)).collect();
+        assert!(all == keys);
+        // Forwards and backwards, near and far.
+        for number in
+            noise(2, 4000).chunks(2).map(|bytes| usize::from(bytes[0]) * 256 + usize::from(bytes[1]))
+        {
+            let mut key = keys[number % keys.len()].clone();
+            key.extend_from_slice(&b"~"[..number % 2]);
+            cursor.seek(&key).unwrap();
+            let expected = keys.partition_point(|known| *known < key);
+            for key in keys[expected..].iter().take(number % 3) {
+                assert_eq!(cursor.next().unwrap().unwrap().0, *key);
+            }
         }
     }
 }

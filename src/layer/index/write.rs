@@ -249,6 +249,8 @@ struct Blocks {
     block: Vec<u8>,
     first: Vec<u8>,
     last: Vec<u8>,
+    /// The record that is being written, whose length comes first.
+    record: Vec<u8>,
     table: Vec<u8>,
     records: u64,
 }
@@ -263,6 +265,7 @@ impl Blocks {
             block: Vec::with_capacity(2 * BLOCK),
             first: Vec::new(),
             last: Vec::new(),
+            record: Vec::new(),
             table: Vec::new(),
             records: 0,
         })
@@ -277,7 +280,9 @@ impl Blocks {
         };
         put_number(&mut self.block, shared as u64);
         put_bytes(&mut self.block, key.get(shared..).unwrap_or_default());
-        record.put(&mut self.block);
+        self.record.clear();
+        record.put(&mut self.record);
+        put_bytes(&mut self.block, &self.record);
         self.last = key.to_vec();
         self.records += 1;
         if self.block.len() >= BLOCK { self.close() } else { Ok(()) }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tar::{EntryType, Header};
+use tar::Header;
 
 use super::{BLOCK, MAX_EXTENSION, kind, padding, pax};
 use crate::layer::entry::{Entry, MODE_BITS, Node};
@@ -70,22 +70,21 @@ pub(in crate::layer) fn entry(out: &mut Vec<u8>, entry: &Entry) -> Result<(), La
     let mut header = Header::new_ustar();
     records.name(&mut header, &name);
     records.link(&mut header, link);
-    header.set_mode(metadata.mode & MODE_BITS);
-    header.set_uid(u64::from(records.id(b"uid", metadata.uid)));
-    header.set_gid(u64::from(records.id(b"gid", metadata.gid)));
-    header.set_size(records.long(b"size", entry.node.size()));
+    let fields = header.as_old_mut();
+    octal(&mut fields.mode, u64::from(metadata.mode & MODE_BITS));
+    octal(&mut fields.uid, records.id(b"uid", metadata.uid));
+    octal(&mut fields.gid, records.id(b"gid", metadata.gid));
+    octal(&mut fields.size, records.long(b"size", entry.node.size()));
     // Times before 1970 have no spelling that every reader takes.
-    header.set_mtime(records.long(b"mtime", u64::try_from(metadata.mtime).unwrap_or(0)));
-    header.set_entry_type(EntryType::new(typeflag));
+    octal(&mut fields.mtime, records.long(b"mtime", u64::try_from(metadata.mtime).unwrap_or(0)));
+    fields.linkflag = [typeflag];
     for (key, value) in &metadata.xattrs {
         if key.is_empty() || key.iter().any(|byte| matches!(byte, b'=' | 0)) {
             return Err(refused("the name of an extended attribute is empty or has a `=` or NUL"));
         }
         records.0.insert([pax::XATTR, key].concat(), value.clone());
     }
-    let numbers = header.set_device_major(device.0).and_then(|()| header.set_device_minor(device.1));
-    numbers.map_err(|_| refused("its device number is larger than tar's"))?;
-    header.set_cksum();
+    seal(&mut header, device);
     records.append(out).map_err(refused)?;
     out.extend_from_slice(header.as_bytes());
     Ok(())
@@ -117,9 +116,9 @@ impl Records {
     }
 
     /// What the field of an owner says; 0 where a record says it.
-    fn id(&mut self, key: &[u8], id: u32) -> u32 {
+    fn id(&mut self, key: &[u8], id: u32) -> u64 {
         if id <= MAX_ID {
-            return id;
+            return u64::from(id);
         }
         self.0.insert(key.to_vec(), id.to_string().into_bytes());
         0
@@ -147,20 +146,40 @@ impl Records {
         }
         let mut header = Header::new_ustar();
         put(&mut header.as_old_mut().name, PAX_NAME);
-        header.set_mode(0o644);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(records.len() as u64);
-        header.set_entry_type(EntryType::new(kind::PAX));
-        // The fields are wide enough for 0.
-        let _ = header.set_device_major(0).and_then(|()| header.set_device_minor(0));
-        header.set_cksum();
+        let fields = header.as_old_mut();
+        octal(&mut fields.mode, 0o644);
+        octal(&mut fields.uid, 0);
+        octal(&mut fields.gid, 0);
+        octal(&mut fields.size, records.len() as u64);
+        octal(&mut fields.mtime, 0);
+        fields.linkflag = [kind::PAX];
+        seal(&mut header, (0, 0));
         out.extend_from_slice(header.as_bytes());
         out.extend_from_slice(&records);
         out.resize(out.len() + padding(records.len() as u64), 0);
         Ok(())
     }
+}
+
+/// Fills a field with a number that fits: octal digits, and a NUL.
+fn octal(field: &mut [u8], mut number: u64) {
+    let mut places = field.iter_mut().rev();
+    places.next().into_iter().for_each(|place| *place = 0);
+    for place in places {
+        *place = b'0' + (number & 7) as u8;
+        number >>= 3;
+    }
+}
+
+/// Sets a header's last fields: the device numbers, and the checksum over it all.
+fn seal(header: &mut Header, device: (u32, u32)) {
+    if let Some(fields) = header.as_ustar_mut() {
+        octal(&mut fields.dev_major, u64::from(device.0));
+        octal(&mut fields.dev_minor, u64::from(device.1));
+        fields.cksum = [b' '; 8];
+    }
+    let sum = header.as_bytes().iter().map(|&byte| u64::from(byte)).sum();
+    octal(&mut header.as_old_mut().cksum, sum);
 }
 
 /// Divides an ASCII name into the prefix and name fields of ustar, at the last possible `/`.
