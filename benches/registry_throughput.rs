@@ -6,8 +6,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
-#[path = "../tests/registry/client.rs"]
-mod client;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -21,7 +19,6 @@ use cofferdam::registry::{
     install_tls_provider,
 };
 
-use client::{bytes, repository};
 use support::Registry;
 
 /// As in the program itself: musl's own gives every buffer back to the kernel and has it cleared again.
@@ -77,11 +74,18 @@ struct Blob {
     size: u64,
 }
 
+/// A megabyte that is like no other part of itself.
+fn noise() -> Vec<u8> {
+    let mut block = vec![0; 1 << 20];
+    fastrand::Rng::with_seed(1).fill(&mut block);
+    block
+}
+
 fn blob(directory: &std::path::Path, name: &str, size: u64) -> Blob {
     let path = directory.join(name);
     let mut file = std::fs::File::create(&path).unwrap();
     let mut hash = cofferdam::image::Sha256::new();
-    let mut block = bytes(1 << 20);
+    let mut block = noise();
     for number in 0..size >> 20 {
         block[..8].copy_from_slice(&number.to_le_bytes());
         block[8..8 + name.len()].copy_from_slice(name.as_bytes());
@@ -167,7 +171,7 @@ async fn main() {
         options.hosts.insert(host.clone(), host_options);
         Client::new(options, Keychain::empty()).unwrap()
     };
-    let name = |path: &str| repository(&host, path);
+    let name = |path: &str| format!("{host}/{path}").parse::<Repository>().unwrap();
     println!("{:<40} {:>6} kB", "resident at rest", status("VmRSS:"));
 
     let row = begin("curl: up");

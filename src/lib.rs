@@ -6,5 +6,7 @@
 pub mod context;
 pub mod dockerfile;
 pub mod image;
+pub mod layer;
 pub mod registry;
 pub mod sandbox;
+pub mod store;

@@ -1,0 +1,484 @@
+//! Removing what is not needed.
+//!
+//! What a name refers to stays. Everything else is a cache: records with what they refer to, and loose blobs
+//! that nothing refers to (a build that failed has left them, or a name was taken away). A prune has the
+//! store for itself, so that it never meets a build between writing a blob and referring to it.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::error::{At, StoreError};
+use super::names::{MAX_MANIFEST, MAX_NESTING, children};
+use super::records::{StoredRecord, list, read_small};
+use super::temp;
+use super::{Inner, Store};
+use crate::image::{Digest, Manifest};
+
+/// How often the lock is tried while builds run.
+const POLL: Duration = Duration::from_millis(50);
+
+/// What a prune removes besides leftovers. Images with a name are never touched.
+///
+/// With neither limit, loose blobs go, and records only if `all` is set. With a limit, records and loose
+/// blobs alike go, least recently used first, as far as the limits demand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PrunePolicy {
+    /// Forget every record of the cache.
+    pub all: bool,
+    /// Remove what was not used for this long.
+    pub older_than: Option<Duration>,
+    /// Keep the store to this many bytes, named images included.
+    pub keep_bytes: Option<u64>,
+    /// How long to wait for running builds to end.
+    pub wait: Duration,
+}
+
+/// What a prune has freed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pruned {
+    /// How many blobs.
+    pub blobs: u64,
+    /// How many records.
+    pub records: u64,
+    /// How many unfinished downloads.
+    pub downloads: u64,
+    /// How many bytes in all.
+    pub bytes: u64,
+    /// How many bytes of blobs and side files are left.
+    pub left: u64,
+}
+
+/// What a sweep has removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// How many temporary files.
+    pub files: u64,
+    /// How many workspaces.
+    pub workspaces: u64,
+}
+
+/// A record, for the judgement of what it needs.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordView<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its key.
+    pub key: &'a str,
+    /// Its JSON.
+    pub content: &'a [u8],
+}
+
+/// Says which digests a record needs.
+type References<'a> = dyn FnMut(RecordView<'_>) -> Vec<Digest> + 'a;
+
+/// Something that is kept or removed as one.
+struct Unit {
+    used: SystemTime,
+    /// The digests it keeps, and what goes with it.
+    holds: HashSet<Digest>,
+    record: Option<StoredRecord>,
+}
+
+/// What the store has under the name of a digest: a blob, side files, or both.
+#[derive(Default)]
+struct Item {
+    bytes: u64,
+    used: Option<SystemTime>,
+    paths: Vec<PathBuf>,
+    is_blob: bool,
+}
+
+impl Store {
+    /// Removes what `policy` says, and leftovers. `references` is given each record and
+    /// says which digests it needs: of blobs (what manifests refer to follows by itself) and of side files.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if builds use the store, or this process has other handles to it, for longer
+    /// than the policy waits. A file that cannot be removed ends the prune; what is left is whole.
+    pub fn prune(
+        &mut self,
+        policy: &PrunePolicy,
+        mut references: impl FnMut(RecordView<'_>) -> Vec<Digest>,
+    ) -> Result<Pruned, StoreError> {
+        self.lock_alone(policy.wait)?;
+        let pruned = self.sweep().and_then(|_| self.prune_locked(policy, &mut references));
+        // Others may come in again. Giving up the exclusive lock for the shared one never waits.
+        temp::shared(&self.inner.in_use, &self.ours("in-use"))?;
+        pruned
+    }
+
+    fn lock_alone(&mut self, wait: Duration) -> Result<(), StoreError> {
+        let path = self.ours("in-use");
+        let root = self.inner.root.clone();
+        let deadline = Instant::now() + wait;
+        loop {
+            let Some(Inner { in_use, .. }) = Arc::get_mut(&mut self.inner) else {
+                return Err(StoreError::InUse(root));
+            };
+            if temp::try_exclusive(in_use, &path)? {
+                return Ok(());
+            }
+            // The failed attempt has given up the shared lock (flock(2): a conversion is not atomic).
+            temp::shared(in_use, &path)?;
+            if Instant::now() >= deadline {
+                return Err(StoreError::InUse(root));
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn prune_locked(
+        &self,
+        policy: &PrunePolicy,
+        references: &mut References<'_>,
+    ) -> Result<Pruned, StoreError> {
+        let mut items = self.items()?;
+        let mut kept = HashSet::new();
+        for root in self.roots()? {
+            self.reach(super::names::part(&root, self)?.digest, &mut kept)?;
+        }
+        let units = self.units(&items, &kept, references)?;
+        let mut pruned = Pruned::default();
+        for unit in retain(units, policy, &items, &mut kept) {
+            if let Some(record) = unit.record {
+                remove(&record.path)?;
+                pruned.records += 1;
+                pruned.bytes += record.size;
+            }
+        }
+        items.retain(|digest, item| {
+            pruned.left += if kept.contains(digest) { item.bytes } else { 0 };
+            !kept.contains(digest)
+        });
+        for item in items.into_values() {
+            for path in &item.paths {
+                remove(path)?;
+            }
+            pruned.blobs += u64::from(item.is_blob);
+            pruned.bytes += item.bytes;
+        }
+        self.prune_downloads(policy, &mut pruned)?;
+        Ok(pruned)
+    }
+
+    /// Unfinished downloads: nobody is at them now, and how much of them is right is not known.
+    fn prune_downloads(&self, policy: &PrunePolicy, pruned: &mut Pruned) -> Result<(), StoreError> {
+        let directory = self.ours("partial");
+        for name in list(&directory)? {
+            let path = directory.join(name);
+            let metadata = std::fs::metadata(&path).at("inspect", &path)?;
+            let young = metadata.modified().is_ok_and(|used| policy.spares(used));
+            let fits = policy.keep_bytes.is_none_or(|keep| pruned.left + metadata.len() <= keep);
+            if policy.is_limited() && young && fits {
+                pruned.left += metadata.len();
+                continue;
+            }
+            remove(&path)?;
+            pruned.downloads += 1;
+            pruned.bytes += metadata.len();
+        }
+        Ok(())
+    }
+
+    /// Everything the store has under digests.
+    fn items(&self) -> Result<HashMap<Digest, Item>, StoreError> {
+        let mut items: HashMap<Digest, Item> = HashMap::new();
+        let mut add = |path: PathBuf, digest: Digest, is_blob: bool| -> Result<(), StoreError> {
+            let metadata = std::fs::metadata(&path).at("inspect", &path)?;
+            let item = items.entry(digest).or_default();
+            item.bytes += metadata.len();
+            item.used = item.used.max(metadata.modified().ok());
+            item.paths.push(path);
+            item.is_blob |= is_blob;
+            Ok(())
+        };
+        for name in list(&self.blobs())? {
+            // What has no digest for a name is not ours to remove.
+            if let Ok(digest) = format!("sha256:{name}").parse() {
+                add(self.blobs().join(name), digest, true)?;
+            }
+        }
+        for (path, digest) in self.stored_sides()? {
+            if let Some(digest) = digest {
+                add(path, digest, false)?;
+            }
+        }
+        Ok(items)
+    }
+
+    /// The records, and the digests that neither a name nor a record refers to.
+    fn units(
+        &self,
+        items: &HashMap<Digest, Item>,
+        named: &HashSet<Digest>,
+        references: &mut References<'_>,
+    ) -> Result<Vec<Unit>, StoreError> {
+        let mut units = Vec::new();
+        let mut referred = named.clone();
+        for record in self.stored_records()? {
+            let content = read_small(&record.path, false)?.unwrap_or_default();
+            let mut holds = HashSet::new();
+            let view = RecordView { namespace: &record.namespace, key: &record.key, content: &content };
+            for digest in references(view) {
+                self.reach(digest, &mut holds)?;
+            }
+            referred.extend(&holds);
+            units.push(Unit { used: record.used, holds, record: Some(record) });
+        }
+        for (digest, item) in items.iter().filter(|(digest, _)| !referred.contains(digest)) {
+            let used = item.used.unwrap_or(SystemTime::UNIX_EPOCH);
+            units.push(Unit { used, holds: HashSet::from([*digest]), record: None });
+        }
+        Ok(units)
+    }
+
+    /// Adds a digest and all that follows from it: what a manifest refers to, and the diff IDs of a
+    /// configuration, with which side files go.
+    fn reach(&self, digest: Digest, reached: &mut HashSet<Digest>) -> Result<(), StoreError> {
+        let mut open = vec![(digest, 0)];
+        while let Some((digest, depth)) = open.pop() {
+            if !reached.insert(digest) || depth > MAX_NESTING {
+                continue;
+            }
+            let Some(bytes) = self.json_blob(&digest)? else { continue };
+            if let Ok(manifest) = Manifest::parse(&bytes, None) {
+                for child in children(&manifest) {
+                    open.push((super::names::part(child, self)?.digest, depth + 1));
+                }
+            } else if let Ok(config) = serde_json::from_slice::<crate::image::ImageConfig>(&bytes) {
+                reached.extend(config.rootfs.diff_ids);
+            }
+        }
+        Ok(())
+    }
+
+    /// The content of a blob that may be a manifest or a configuration. What a record refers to comes without
+    /// a media type; to take another document for a manifest would only keep more.
+    fn json_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.path(digest);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).at("open", &path),
+        };
+        let mut bytes = Vec::new();
+        (&file).take(1).read_to_end(&mut bytes).at("read", &path)?;
+        if bytes != b"{" || file.metadata().at("inspect", &path)?.len() > MAX_MANIFEST {
+            return Ok(None);
+        }
+        (&file).take(MAX_MANIFEST).read_to_end(&mut bytes).at("read", &path)?;
+        Ok(Some(bytes))
+    }
+}
+
+impl PrunePolicy {
+    fn is_limited(&self) -> bool {
+        self.older_than.is_some() || self.keep_bytes.is_some()
+    }
+
+    /// Whether the age of what was last used then is no reason to remove it.
+    fn spares(&self, used: SystemTime) -> bool {
+        let Some(limit) = self.older_than else { return true };
+        // A time in the future, from another machine's clock, is young.
+        !SystemTime::now().duration_since(used).is_ok_and(|age| age > limit)
+    }
+}
+
+/// Adds to `kept` what stays, and gives back the units that go.
+fn retain(
+    mut units: Vec<Unit>,
+    policy: &PrunePolicy,
+    items: &HashMap<Digest, Item>,
+    kept: &mut HashSet<Digest>,
+) -> Vec<Unit> {
+    let weight = |digest: &Digest| items.get(digest).map_or(0, |item| item.bytes);
+    let mut total: u64 = kept.iter().map(weight).sum();
+    // The most recently used first: those that fit stay.
+    units.sort_unstable_by_key(|unit| std::cmp::Reverse(unit.used));
+    let mut going = Vec::new();
+    for unit in units {
+        let added: u64 = unit.holds.iter().filter(|digest| !kept.contains(digest)).map(weight).sum();
+        let stays = if policy.is_limited() {
+            policy.spares(unit.used) && policy.keep_bytes.is_none_or(|keep| total + added <= keep)
+        } else {
+            unit.record.is_some() && !policy.all
+        };
+        if stays {
+            total += added;
+            kept.extend(unit.holds);
+        } else {
+            going.push(unit);
+        }
+    }
+    going
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).at("remove", path),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::names::tests::{image, name};
+    use std::io::Write;
+
+    /// A store with a named image, a record with a blob of 1000 bytes, another with one of 2000 that is
+    /// older, a loose blob of 500, a side file for the first record's layer and one for nothing, and a
+    /// partial download.
+    fn furnished() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        store.tag(&name("app"), &image(&store, b"layer")).unwrap();
+        let young = store.put(&[1; 1000]).unwrap().digest;
+        let old = store.put(&[2; 2000]).unwrap().digest;
+        store.put(&[3; 500]).unwrap();
+        store.put_record("steps", "young", &[young]).unwrap();
+        store.put_record("steps", "old", &[old]).unwrap();
+        for digest in [young, Digest::of(b"layer"), Digest::of(b"nothing")] {
+            let mut side = store.side_writer().unwrap();
+            side.write_all(&[0; 10]).unwrap();
+            side.commit("tree", &digest).unwrap();
+        }
+        std::fs::write(store.ours("partial").join(Digest::of(b"?").hex()), [0; 7]).unwrap();
+        let days = |days: u64| SystemTime::now() - Duration::from_secs(days * 86_400);
+        for (path, used) in [
+            (store.ours("records/steps/old"), days(9)),
+            (store.path(&old), days(9)),
+            (store.path(&Digest::of(&[3; 500])), days(5)),
+        ] {
+            File::options().write(true).open(path).unwrap().set_modified(used).unwrap();
+        }
+        (directory, store)
+    }
+
+    fn references(record: RecordView<'_>) -> Vec<Digest> {
+        assert_eq!(record.namespace, "steps");
+        serde_json::from_slice(record.content).unwrap()
+    }
+
+    fn has(store: &Store, byte: u8, size: usize) -> bool {
+        store.has(&Digest::of(&vec![byte; size])).unwrap()
+    }
+
+    fn side(store: &Store, content: &[u8]) -> bool {
+        store.side("tree", &Digest::of(content)).unwrap().is_some()
+    }
+
+    #[test]
+    fn without_limits_loose_blobs_go_and_records_stay() {
+        let (_directory, mut store) = furnished();
+        let pruned = store.prune(&PrunePolicy::default(), references).unwrap();
+        assert_eq!((pruned.blobs, pruned.records, pruned.downloads, pruned.bytes), (1, 0, 1, 500 + 10 + 7));
+        assert!(has(&store, 1, 1000) && has(&store, 2, 2000) && !has(&store, 3, 500));
+        assert!(side(&store, &[1; 1000]) && side(&store, b"layer") && !side(&store, b"nothing"));
+        assert!(store.resolve(&name("app")).unwrap().is_some());
+        assert!(store.has(&Digest::of(b"layer")).unwrap());
+        let again = store.prune(&PrunePolicy::default(), references).unwrap();
+        assert_eq!(again, Pruned { left: pruned.left, ..Pruned::default() });
+    }
+
+    #[test]
+    fn all_leaves_named_images_alone() {
+        let (_directory, mut store) = furnished();
+        let policy = PrunePolicy { all: true, ..PrunePolicy::default() };
+        let pruned = store.prune(&policy, references).unwrap();
+        assert_eq!((pruned.blobs, pruned.records), (3, 2));
+        assert!(store.record_keys("steps").unwrap().is_empty());
+        assert!(side(&store, b"layer") && !side(&store, &[1; 1000]));
+        // The name still works, which `tag` verifies part by part.
+        let descriptor = store.resolve(&name("app")).unwrap().unwrap();
+        store.tag(&name("again"), &descriptor).unwrap();
+    }
+
+    #[test]
+    fn what_was_not_used_for_long_goes() {
+        let (_directory, mut store) = furnished();
+        let week =
+            PrunePolicy { older_than: Some(Duration::from_secs(7 * 86_400)), ..PrunePolicy::default() };
+        let pruned = store.prune(&week, references).unwrap();
+        assert_eq!((pruned.blobs, pruned.records, pruned.downloads), (1, 1, 0));
+        assert!(!has(&store, 2, 2000) && has(&store, 3, 500), "the loose blob is not that old");
+        assert_eq!(store.record_keys("steps").unwrap(), ["young"]);
+        assert!(side(&store, b"nothing"));
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first_when_space_is_short() {
+        let (_directory, mut store) = furnished();
+        let named: u64 = 10
+            + store.roots().unwrap().iter().fold(0, |_, root| {
+                let mut kept = HashSet::new();
+                store.reach(super::super::names::part(root, &store).unwrap().digest, &mut kept).unwrap();
+                kept.iter().map(|digest| store.size(digest).unwrap().unwrap_or(0)).sum()
+            });
+        let keep = |bytes| PrunePolicy { keep_bytes: Some(named + bytes), ..PrunePolicy::default() };
+        let pruned = store.prune(&keep(1600), references).unwrap();
+        assert_eq!((pruned.records, pruned.downloads), (1, 0));
+        assert!(pruned.left <= named + 1600, "{pruned:?}");
+        assert!(has(&store, 1, 1000) && !has(&store, 2, 2000) && has(&store, 3, 500));
+        let pruned = store.prune(&keep(0), references).unwrap();
+        assert_eq!((pruned.records, pruned.downloads, pruned.left), (1, 1, named));
+        assert!(store.resolve(&name("app")).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_blob_that_two_records_need_stays_with_either() {
+        let (_directory, mut store) = furnished();
+        let shared = Digest::of(&[2; 2000]);
+        store.put_record("steps", "young", &[shared]).unwrap();
+        let week =
+            PrunePolicy { older_than: Some(Duration::from_secs(7 * 86_400)), ..PrunePolicy::default() };
+        let pruned = store.prune(&week, references).unwrap();
+        assert_eq!(pruned.records, 1);
+        assert!(has(&store, 2, 2000));
+    }
+
+    #[test]
+    fn a_record_keeps_what_its_manifest_refers_to() {
+        let (_directory, mut store) = furnished();
+        let base = image(&store, b"base layer");
+        let digest = Digest::try_from(base.digest()).unwrap();
+        store.put_record("steps", "base", &[digest]).unwrap();
+        store.prune(&PrunePolicy::default(), references).unwrap();
+        assert!(store.has(&digest).unwrap() && store.has(&Digest::of(b"base layer")).unwrap());
+    }
+
+    #[test]
+    fn nothing_is_removed_while_the_store_is_used() {
+        let (directory, mut store) = furnished();
+        let policy = PrunePolicy { wait: Duration::from_millis(120), ..PrunePolicy::default() };
+        let clone = store.clone();
+        assert!(
+            matches!(store.prune(&policy, references), Err(StoreError::InUse(_))),
+            "a clone in this process"
+        );
+        drop(clone);
+        let workspace = store.workspace().unwrap();
+        assert!(matches!(store.prune(&policy, references), Err(StoreError::InUse(_))), "a workspace");
+        drop(workspace);
+        let other = Store::open(directory.path()).unwrap();
+        let start = Instant::now();
+        assert!(matches!(store.prune(&policy, references), Err(StoreError::InUse(_))), "another process");
+        assert!(start.elapsed() >= policy.wait);
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let build = std::thread::spawn(move || {
+            receiver.recv().unwrap();
+            drop(other);
+        });
+        sender.send(()).unwrap();
+        let patient = PrunePolicy { wait: Duration::from_secs(60), ..PrunePolicy::default() };
+        store.prune(&patient, references).unwrap();
+        build.join().unwrap();
+        assert!(!has(&store, 3, 500));
+        // And the store is shared again.
+        Store::open(directory.path()).unwrap();
+    }
+}
