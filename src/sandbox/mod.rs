@@ -33,14 +33,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::fchown;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use thiserror::Error;
 
 pub use probe::{Finding, Findings};
-pub use root::{Owner, Root};
-pub use step::{DEFAULT_PATH, HOSTNAME, Step};
+pub use root::{Owner, Root, RootError};
+pub use step::{DEFAULT_PATH, HOSTNAME, Step, StepFile};
 pub use wall::Protection;
 
 use root::stubs::Stubs;
@@ -110,7 +111,7 @@ pub struct Running<'a> {
     pub stderr: File,
     program: OsString,
     supervisor: Child,
-    control: File,
+    control: Arc<File>,
     root: &'a Root,
     stubs: Stubs,
 }
@@ -200,18 +201,35 @@ impl Sandbox {
         };
         let (supervisor, control, stdout, stderr) = launch().map_err(host("start the step's supervisor"))?;
         let program = step.arguments.first().cloned().unwrap_or_default();
+        let control = Arc::new(control);
         Ok(Running { stdout, stderr, program, supervisor, control, root, stubs })
     }
 }
 
+/// Kills a step from another thread.
+#[derive(Debug, Clone)]
+pub struct Killer(Arc<File>);
+
+impl Killer {
+    /// Kills the step and all that it has started. Nothing happens if it has ended.
+    pub fn kill(&self) {
+        let _ = rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Both);
+    }
+}
+
 impl Running<'_> {
+    /// Somebody who can kill the step while another thread waits for it.
+    pub fn killer(&self) -> Killer {
+        Killer(Arc::clone(&self.control))
+    }
+
     /// Waits for the end of the step and of all that it started.
     ///
     /// # Errors
     /// If the program could not be executed, or the supervisor was lost.
     pub fn wait(mut self) -> Result<Exit, SandboxError> {
         let mut report = [0; Report::SIZE];
-        let reported = self.control.read_exact(&mut report);
+        let reported = (&*self.control).read_exact(&mut report);
         self.supervisor.wait().map_err(host("wait for the step"))?;
         self.lift_stubs().map_err(host("remove the mount points of the step"))?;
         if reported.is_err() {
@@ -245,7 +263,7 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     /// Shuts the control socket, upon which the supervisor kills what runs.
     fn drop(&mut self) {
-        let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
+        self.killer().kill();
         let _ = self.supervisor.wait();
         let _ = self.lift_stubs();
     }

@@ -50,6 +50,19 @@ pub struct Step {
     pub resolv_conf: Vec<u8>,
     /// Contents of `/etc/hosts`.
     pub hosts: Vec<u8>,
+    /// Files that the step finds below `/dev`, and the image does not get.
+    pub files: Vec<StepFile>,
+}
+
+/// A file that is there for one step alone.
+#[derive(Debug, Clone)]
+pub struct StepFile {
+    /// Where: absolute, below `/dev`, in a directory that is made for it.
+    pub path: PathBuf,
+    /// Its content.
+    pub content: Vec<u8>,
+    /// Its permissions.
+    pub mode: u32,
 }
 
 /// A mount point and what lies behind it.
@@ -83,9 +96,7 @@ impl StepDirectory {
             ("mountstats", b""),
         ];
         for (name, content) in files {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            let mut file = File::from(rfs::openat(&fd, name, flags, Mode::from_raw_mode(0o644))?);
-            file.write_all(content)?;
+            make_file(fd.as_fd(), OsStr::new(name), content, 0o644)?;
         }
         let devices = make_directory(fd.as_fd(), "dev", 0o755)?;
         for name in ["shm", "mqueue"] {
@@ -94,8 +105,37 @@ impl StepDirectory {
         for (name, target) in DEVICE_LINKS {
             rfs::symlinkat(target, &devices, name)?;
         }
+        for file in &step.files {
+            file.create(devices.as_fd())?;
+        }
         Ok(Self { fd, mounts: mounts() })
     }
+}
+
+impl StepFile {
+    fn create(&self, devices: BorrowedFd<'_>) -> io::Result<()> {
+        let below = self.path.strip_prefix("/dev").map_err(|_| io::ErrorKind::InvalidInput)?;
+        let (Some(directory), Some(name)) = (below.parent(), below.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let mut parent = rustix::io::dup(devices)?;
+        for component in directory.components() {
+            let name = component.as_os_str();
+            match rfs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            parent = rfs::openat(&parent, name, flags, Mode::empty())?;
+        }
+        make_file(parent.as_fd(), name, &self.content, self.mode)
+    }
+}
+
+fn make_file(parent: BorrowedFd<'_>, name: &OsStr, content: &[u8], mode: u32) -> io::Result<()> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mut file = File::from(rfs::openat(parent, name, flags, Mode::from_raw_mode(mode))?);
+    file.write_all(content)
 }
 
 /// Makes and opens a directory. The mode is set apart from the umask.

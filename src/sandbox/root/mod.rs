@@ -8,17 +8,31 @@
 //! 3. Names inside are resolved by `openat2` with `RESOLVE_IN_ROOT` or one component at a time, never by joining
 //!    strings: what is in there is hostile.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{self as rfs, Mode, OFlags};
+use rustix::fs::{self as rfs, Mode, OFlags, ResolveFlags};
 
+use super::ledger::{Ledger, inode_key};
 use super::step::path_of;
 use super::sys::{FileIdentity, SharedMemory};
+use crate::layer::TreePath;
 
+mod apply;
+mod changes;
+mod error;
 pub(super) mod stubs;
+#[cfg(test)]
+mod tests;
+
+pub use error::RootError;
+
+use changes::Snapshot;
 
 /// The real user and group of every file in a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +55,10 @@ pub struct Root {
     inode: u64,
     owner: Owner,
     steps: AtomicU32,
+    /// The state that changes are found against; unknown after anything but a step has changed the root.
+    snapshot: Mutex<Option<Snapshot>>,
+    /// Inodes that mount points have covered since the snapshot.
+    covered: Mutex<HashSet<u64>>,
 }
 
 /// The root filesystem in a root's place.
@@ -64,10 +82,44 @@ impl Root {
             inode: stat.st_ino,
             memory: SharedMemory::create()?,
             steps: AtomicU32::new(0),
+            snapshot: Mutex::new(None),
+            covered: Mutex::new(HashSet::new()),
             place,
             directory,
             owner,
         })
+    }
+
+    /// Makes the directory `path` (absolute), and those above it, where they are missing: root's, mode 0755.
+    ///
+    /// # Errors
+    /// If something on the way is no directory.
+    pub fn ensure_directory(&self, path: &Path) -> Result<(), RootError> {
+        let shown = || TreePath::clean(path.as_os_str().as_bytes()).unwrap_or_default();
+        let _identity = FileIdentity::assume(self.owner.uid, self.owner.gid)
+            .map_err(RootError::at("act as the owner of", &shown()))?;
+        self.make_directories(path).map_err(RootError::at("make the directory", &shown()))
+    }
+
+    fn make_directories(&self, path: &Path) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = |path: &Path| {
+            rfs::openat2(&self.directory, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)
+        };
+        match open(path) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+        self.make_directories(above)?;
+        let above = open(above)?;
+        rfs::mkdirat(&above, name, Mode::from_raw_mode(0o755))?;
+        let stat = rfs::statat(&above, name, rfs::AtFlags::SYMLINK_NOFOLLOW)?;
+        if let Some(key) = inode_key(&self.devices, stat.st_dev, stat.st_ino) {
+            self.ledger().reset(key);
+        }
+        Ok(())
     }
 
     /// The root's directory.
@@ -98,6 +150,23 @@ impl Root {
     /// The memory that steps share with the host.
     pub(super) fn memory(&self) -> &SharedMemory {
         &self.memory
+    }
+
+    /// What files are to steps.
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.memory.shared().ledger
+    }
+
+    fn snapshot(&self) -> MutexGuard<'_, Option<Snapshot>> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget_snapshot(&self) {
+        *self.snapshot() = None;
+    }
+
+    fn covered(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.covered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the directories of steps lie.

@@ -139,6 +139,7 @@ impl Stubs {
                         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                         let file = rfs::openat(&parent, name, flags, Mode::empty())?;
                         set_permissions(&file, 0)?;
+                        root.covered().insert(stat.st_ino);
                         self.laid.push(Laid::Covered { file, permissions: stat.st_mode & 0o7777 });
                         return Ok(key(root, &stat));
                     }

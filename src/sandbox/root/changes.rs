@@ -1,0 +1,463 @@
+//! Finds what a step has changed, and writes it as a layer.
+//!
+//! A snapshot holds, for every file, its inode and its ctime. The kernel sets the ctime of a file at each change of
+//! content or metadata, and nothing can forge it; so a file whose inode and ctime are those of the snapshot is unchanged,
+//! and no content is ever read to find out. What the disk does not show (an owner in the ledger) the guest marks by a
+//! change that only moves the ctime.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use rustix::fs::{self as rfs, AtFlags, FileType, Mode, OFlags, RawDir, Stat};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::apply::CAPABILITY;
+use super::{Root, RootError};
+use crate::layer::{Entry, LayerWriter, Metadata, Node, TreePath, Xattrs};
+use crate::sandbox::ledger::inode_key;
+use crate::sandbox::rules::mode;
+use crate::sandbox::sys::{self, FileIdentity};
+
+/// What is known of a file from before the step.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// Place of the name in the arena, and its length.
+    name: (u32, u16),
+    is_directory: bool,
+    inode: u64,
+    /// Nanoseconds since 1970.
+    ctime: i64,
+    /// Of a directory: where its entries are, and what its own metadata was. (The ctime of a directory changes with
+    /// its entries too.)
+    directory: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct KnownDirectory {
+    first: u32,
+    count: u32,
+    attributes: Attributes,
+}
+
+/// What makes a directory worth a place in a layer of its own accord.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Attributes {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    mtime: i64,
+}
+
+/// The state of a root at one time. Entries of a directory lie together, sorted by name.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot {
+    names: Vec<u8>,
+    files: Vec<Known>,
+    directories: Vec<KnownDirectory>,
+    /// The entry of the root directory.
+    root: u32,
+    newest: i64,
+}
+
+impl Snapshot {
+    fn name(&self, known: &Known) -> &[u8] {
+        let (start, length) = (known.name.0 as usize, usize::from(known.name.1));
+        self.names.get(start..start + length).unwrap_or_default()
+    }
+
+    fn entries(&self, directory: u32) -> &[Known] {
+        let Some(directory) = self.directories.get(directory as usize) else { return &[] };
+        let start = directory.first as usize;
+        self.files.get(start..start + directory.count as usize).unwrap_or_default()
+    }
+
+    /// Waits until a change would get a later ctime than any that was seen: kernels stamp files by a clock that ticks
+    /// every few milliseconds.
+    fn wait_for_the_clock(&self) {
+        loop {
+            let now = clock_gettime(ClockId::RealtimeCoarse);
+            let now = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
+            // A file from the future (a clock that was set back) will not hold the build up.
+            if now > self.newest || self.newest - now > 1_000_000_000 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Root {
+    /// Remembers the present state, against which [`Root::write_changes`] compares. Costs nothing if it is known.
+    ///
+    /// # Errors
+    /// If a directory cannot be read.
+    pub fn take_snapshot(&self) -> Result<(), RootError> {
+        let mut known = self.snapshot();
+        if known.is_none() {
+            let _identity = self.identity()?;
+            let mut walk = Walk { root: self, new: Snapshot::default(), old: None, writer: None };
+            walk.run()?;
+            *known = Some(walk.new);
+        }
+        if let Some(snapshot) = &*known {
+            snapshot.wait_for_the_clock();
+        }
+        Ok(())
+    }
+
+    /// Writes what has changed since the snapshot, and remembers the new state.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or the layer cannot be written.
+    pub fn write_changes(&self, writer: &mut LayerWriter) -> Result<(), RootError> {
+        let mut known = self.snapshot();
+        let old = known.take().unwrap_or_default();
+        let _identity = self.identity()?;
+        let writing = Writing {
+            writer,
+            pending: Vec::new(),
+            links: HashMap::new(),
+            covered: std::mem::take(&mut *self.covered()),
+        };
+        let mut walk = Walk { root: self, new: Snapshot::default(), old: Some(&old), writer: Some(writing) };
+        walk.run()?;
+        *known = Some(walk.new);
+        Ok(())
+    }
+
+    /// Writes all files, whatever the snapshot says.
+    ///
+    /// # Errors
+    /// As [`Root::write_changes`].
+    pub fn write_everything(&self, writer: &mut LayerWriter) -> Result<(), RootError> {
+        self.forget_snapshot();
+        self.write_changes(writer)
+    }
+
+    fn identity(&self) -> Result<FileIdentity, RootError> {
+        let owner = self.owner();
+        FileIdentity::assume(owner.uid, owner.gid)
+            .map_err(RootError::at("act as the owner of", &TreePath::root()))
+    }
+}
+
+/// A walk over the root that makes a snapshot and, with a writer, a layer.
+struct Walk<'a, 'w> {
+    root: &'a Root,
+    new: Snapshot,
+    old: Option<&'a Snapshot>,
+    writer: Option<Writing<'w>>,
+}
+
+/// The layer being written.
+struct Writing<'w> {
+    writer: &'w mut LayerWriter,
+    /// Directories on the way to here that have not been written: they are if anything below them is.
+    pending: Vec<Entry>,
+    /// The first name written of each inode that has several.
+    links: HashMap<u64, TreePath>,
+    /// Inodes that the step's mount points covered: their ctime moved, they did not change.
+    covered: HashSet<u64>,
+}
+
+/// A file as found.
+struct Found {
+    name: Vec<u8>,
+    stat: Stat,
+}
+
+impl Walk<'_, '_> {
+    fn run(&mut self) -> Result<(), RootError> {
+        let path = TreePath::root();
+        let stat = rfs::fstat(self.root.directory()).map_err(RootError::at("look at", &path))?;
+        let found = Found { name: Vec::new(), stat };
+        let old = self.old.and_then(|old| old.files.get(old.root as usize).copied());
+        let directory =
+            rfs::openat(self.root.directory(), ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(RootError::at("open", &path))?;
+        let number = self.directory(&directory, &path, &found, old.as_ref())?;
+        let known = self.know(&found, Some(number));
+        self.new.root = self.new.files.len() as u32;
+        self.new.files.push(known);
+        Ok(())
+    }
+
+    /// Walks one directory; gives its number in the new snapshot.
+    fn directory(
+        &mut self,
+        directory: &OwnedFd,
+        path: &TreePath,
+        found: &Found,
+        old: Option<&Known>,
+    ) -> Result<u32, RootError> {
+        let attributes = self.attributes(&found.stat);
+        let old = old.filter(|old| old.is_directory);
+        let old_attributes =
+            old.and_then(|old| Some(self.old?.directories.get(old.directory as usize)?.attributes));
+        if self.writer.is_some()
+            && let Some(entry) = self.entry(path, found, directory.as_fd())?
+        {
+            self.consider_directory(entry, attributes, old_attributes)?;
+        }
+        let found = list(directory, path)?;
+        let mut known = Vec::with_capacity(found.len());
+        let old_entries = old.and_then(|old| Some(self.old?.entries(old.directory))).unwrap_or_default();
+        let mut old_entries = old_entries.iter().peekable();
+        for found in found {
+            let mut before = None;
+            while let (Some(next), Some(old)) = (old_entries.peek(), self.old) {
+                let name = old.name(next);
+                if name > found.name.as_slice() {
+                    break;
+                }
+                if name == found.name.as_slice() {
+                    before = old_entries.next().copied();
+                    break;
+                }
+                self.removed(path, name)?;
+                old_entries.next();
+            }
+            let number = self.file(directory, path, &found, before.as_ref())?;
+            known.push(self.know(&found, number));
+        }
+        if let Some(old) = self.old {
+            for gone in old_entries {
+                self.removed(path, old.name(gone))?;
+            }
+        }
+        if let Some(writing) = &mut self.writer {
+            // If nothing below was written, neither is the directory.
+            writing.pending.pop_if(|pending| pending.path == *path);
+        }
+        let first = self.new.files.len() as u32;
+        let count = known.len() as u32;
+        self.new.files.extend(known);
+        self.new.directories.push(KnownDirectory { first, count, attributes });
+        Ok(self.new.directories.len() as u32 - 1)
+    }
+
+    /// Writes a directory that has changed; remembers any other, for it is written if something below it is.
+    fn consider_directory(
+        &mut self,
+        entry: Entry,
+        now: Attributes,
+        before: Option<Attributes>,
+    ) -> Result<(), RootError> {
+        let Some(writing) = &mut self.writer else { return Ok(()) };
+        if entry.path.is_root() {
+            // Every image has a root; a layer speaks of it only if it is given to somebody else. Its time changes with
+            // everything made in it.
+            let before = before.map(|before| Attributes { mtime: now.mtime, ..before });
+            return if before.is_some_and(|before| before != now) {
+                Ok(writing.writer.entry(&entry)?)
+            } else {
+                Ok(())
+            };
+        }
+        writing.pending.push(entry);
+        if before == Some(now) { Ok(()) } else { writing.write_pending() }
+    }
+
+    /// One entry of a directory; gives the number of a directory.
+    fn file(
+        &mut self,
+        parent: &OwnedFd,
+        parent_path: &TreePath,
+        found: &Found,
+        before: Option<&Known>,
+    ) -> Result<Option<u32>, RootError> {
+        let path = parent_path.join(&found.name).map_err(|error| RootError::Layer(error.into()))?;
+        let name = OsStr::from_bytes(&found.name);
+        if FileType::from_raw_mode(found.stat.st_mode) == FileType::Directory {
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let directory =
+                rfs::openat(parent, name, flags, Mode::empty()).map_err(RootError::at("open", &path))?;
+            return self.directory(&directory, &path, found, before).map(Some);
+        }
+        let Some(writing) = &self.writer else { return Ok(None) };
+        let same_inode =
+            before.is_some_and(|before| !before.is_directory && before.inode == found.stat.st_ino);
+        let unchanged = before.is_some_and(|before| before.ctime == ctime(&found.stat));
+        if same_inode && (unchanged || writing.covered.contains(&found.stat.st_ino)) {
+            return Ok(None);
+        }
+        self.write_file(parent, &path, found)?;
+        Ok(None)
+    }
+
+    /// Writes a file that is new or has changed.
+    fn write_file(&mut self, parent: &OwnedFd, path: &TreePath, found: &Found) -> Result<(), RootError> {
+        let name = OsStr::from_bytes(&found.name);
+        let linked = found.stat.st_nlink > 1;
+        let first = self.writer.as_ref().and_then(|writing| writing.links.get(&found.stat.st_ino)).cloned();
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rfs::openat(parent, name, flags, Mode::empty()).map_err(RootError::at("open", path))?;
+        let Some(mut entry) = self.entry(path, found, fd.as_fd())? else { return Ok(()) };
+        let Some(writing) = &mut self.writer else { return Ok(()) };
+        writing.write_pending()?;
+        if let Some(target) = first {
+            entry.node = Node::Hardlink { target };
+        } else if linked {
+            writing.links.insert(found.stat.st_ino, path.clone());
+        }
+        if let Node::File { size } = entry.node
+            && size > 0
+        {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = rfs::openat(parent, name, flags, Mode::empty());
+            let file = File::from(opened.map_err(RootError::at("read", path))?);
+            writing.writer.file_from(&entry, &file)?;
+        } else {
+            writing.writer.entry(&entry)?;
+        }
+        Ok(())
+    }
+
+    fn removed(&mut self, parent: &TreePath, name: &[u8]) -> Result<(), RootError> {
+        let Some(writing) = &mut self.writer else { return Ok(()) };
+        writing.write_pending()?;
+        let path = parent.join(name).map_err(|error| RootError::Layer(error.into()))?;
+        Ok(writing.writer.remove(&path)?)
+    }
+
+    fn know(&mut self, found: &Found, directory: Option<u32>) -> Known {
+        let start = self.new.names.len() as u32;
+        self.new.names.extend_from_slice(&found.name);
+        let ctime = ctime(&found.stat);
+        self.new.newest = self.new.newest.max(ctime);
+        Known {
+            name: (start, found.name.len() as u16),
+            is_directory: directory.is_some(),
+            inode: found.stat.st_ino,
+            ctime,
+            directory: directory.unwrap_or_default(),
+        }
+    }
+
+    fn attributes(&self, stat: &Stat) -> Attributes {
+        let (mode, uid, gid, _) = self.root.seen(stat);
+        Attributes { mode, uid, gid, mtime: stat.st_mtime }
+    }
+
+    /// The entry of a file, whose content goes apart; `None` for a socket, which no image has.
+    fn entry(&self, path: &TreePath, found: &Found, fd: BorrowedFd<'_>) -> Result<Option<Entry>, RootError> {
+        let stat = &found.stat;
+        let (seen_mode, uid, gid, device) = self.root.seen(stat);
+        let (major, minor) = (device >> 20, device & 0xf_ffff);
+        let node = match seen_mode & mode::KIND {
+            mode::DIRECTORY => Node::Directory,
+            mode::SYMLINK => {
+                let target = rfs::readlinkat(fd, "", Vec::new()).map_err(RootError::at("read", path))?;
+                Node::Symlink { target: target.into_bytes() }
+            }
+            mode::CHARACTER => Node::CharDevice { major, minor },
+            mode::BLOCK => Node::BlockDevice { major, minor },
+            mode::FIFO => Node::Fifo,
+            mode::SOCKET => return Ok(None),
+            _ => Node::File { size: stat.st_size.unsigned_abs() },
+        };
+        let mut xattrs = Xattrs::new();
+        if matches!(node, Node::Directory | Node::File { .. }) {
+            xattrs = user_attributes(fd).map_err(RootError::at("read the attributes of", path))?;
+        }
+        if let Some(capability) = self.root.capability(stat) {
+            xattrs.insert(CAPABILITY.to_vec(), capability);
+        }
+        let mode = seen_mode & mode::PERMISSIONS;
+        let metadata = Metadata { mode, uid, gid, mtime: stat.st_mtime, xattrs };
+        Ok(Some(Entry { path: path.clone(), node, metadata }))
+    }
+}
+
+impl Writing<'_> {
+    /// Writes the directories above what is written next.
+    fn write_pending(&mut self) -> Result<(), RootError> {
+        for entry in self.pending.drain(..) {
+            self.writer.entry(&entry)?;
+        }
+        Ok(())
+    }
+}
+
+impl Root {
+    /// A file as steps see it: kind and permissions, owner, group, device.
+    pub(super) fn seen(&self, stat: &Stat) -> (u32, u32, u32, u32) {
+        let key = inode_key(&self.devices(), stat.st_dev, stat.st_ino);
+        let kind = stat.st_mode & mode::KIND;
+        match key.and_then(|key| self.ledger().get(key)) {
+            None => (stat.st_mode, 0, 0, 0),
+            Some(record) => match record.mode & mode::KIND {
+                // Only an empty file stands for a device.
+                device @ (mode::CHARACTER | mode::BLOCK) if kind == mode::REGULAR && stat.st_size == 0 => {
+                    (device | record.mode & mode::PERMISSIONS, record.uid, record.gid, record.device)
+                }
+                _ => (kind | record.mode & mode::PERMISSIONS, record.uid, record.gid, 0),
+            },
+        }
+    }
+
+    fn capability(&self, stat: &Stat) -> Option<Vec<u8>> {
+        let key = inode_key(&self.devices(), stat.st_dev, stat.st_ino)?;
+        let (bytes, length) = self.ledger().find(key)?.capability()?;
+        bytes.get(..length).map(<[u8]>::to_vec)
+    }
+}
+
+/// The entries of a directory, sorted by name.
+fn list(directory: &OwnedFd, path: &TreePath) -> Result<Vec<Found>, RootError> {
+    let mut buffer = Vec::with_capacity(32 << 10);
+    let mut names = Vec::new();
+    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(RootError::at("list", path))?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            names.push(name.to_vec());
+        }
+    }
+    names.sort_unstable();
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        match rfs::statat(directory, OsStr::from_bytes(&name), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => found.push(Found { name, stat }),
+            Err(error) => return Err(RootError::at("look at", path)(error)),
+        }
+    }
+    Ok(found)
+}
+
+fn ctime(stat: &Stat) -> i64 {
+    stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(stat.st_ctime_nsec as i64)
+}
+
+/// The `user.*` attributes of what is open.
+fn user_attributes(fd: BorrowedFd<'_>) -> io::Result<Xattrs> {
+    let path = sys::fd_path(fd);
+    let mut names = vec![0; 256];
+    let length = loop {
+        match rfs::listxattr(&path, &mut names) {
+            Ok(length) => break length,
+            Err(Errno::RANGE) => names.resize(names.len() * 8, 0),
+            Err(Errno::NOTSUP) => break 0,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let mut attributes = Xattrs::new();
+    for name in names.get(..length).unwrap_or_default().split(|byte| *byte == 0) {
+        if !name.starts_with(b"user.") {
+            continue;
+        }
+        // The kernel's limit on a value.
+        let mut value = vec![0; 65_536];
+        let length = rfs::getxattr(&path, OsStr::from_bytes(name), &mut value)?;
+        value.truncate(length);
+        attributes.insert(name.to_vec(), value);
+    }
+    Ok(attributes)
+}

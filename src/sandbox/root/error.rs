@@ -1,0 +1,42 @@
+//! What can go wrong with a root filesystem.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::layer::{LayerError, TreePath};
+
+/// Why a root could not be changed or read.
+#[derive(Debug, Error)]
+pub enum RootError {
+    /// The layer cannot be read or written.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// A file in the root cannot be made, changed or read.
+    #[error("cannot {operation} `/{}` in the root filesystem", String::from_utf8_lossy(path.as_bytes()))]
+    File {
+        /// What was being done.
+        operation: &'static str,
+        /// To what.
+        path: TreePath,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// More files differ from their defaults than a ledger holds.
+    #[error("the root filesystem has too many files with owners of their own")]
+    LedgerFull,
+    /// The layer puts something where its own directories do not allow it.
+    #[error("the layer has `/{}` below something that is not a directory", String::from_utf8_lossy(.0.as_bytes()))]
+    NotADirectory(TreePath),
+}
+
+impl RootError {
+    /// Names the file for an I/O error.
+    pub(super) fn at<E: Into<io::Error>>(
+        operation: &'static str,
+        path: &TreePath,
+    ) -> impl FnOnce(E) -> Self + use<E> {
+        let path = path.clone();
+        move |source| Self::File { operation, path, source: source.into() }
+    }
+}
