@@ -2,7 +2,7 @@
 
 /// `path` without empty parts, `.` and, where there is something before it, `..`: Go's `filepath.Clean`. Nothing is
 /// asked of any file system. An empty path is `.`.
-pub(super) fn clean(path: &str) -> String {
+pub fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
