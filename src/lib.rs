@@ -3,10 +3,12 @@
 //!
 //! The rooms, from the top down; a room imports only from rooms below it (see `docs/architecture.md`).
 
+pub mod cache;
 pub mod context;
 pub mod dockerfile;
 pub mod image;
 pub mod layer;
+pub mod plan;
 pub mod registry;
 pub mod sandbox;
 pub mod store;

@@ -1,0 +1,241 @@
+//! Why a step was not found: the fields of its key against those of the last time.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::Digest;
+use crate::plan::KeyPart;
+use crate::store::{Store, StoreError};
+
+/// The kind of side file that lists the files of a selection, under the digest of the list.
+pub const FILE_LISTS: &str = "files";
+
+/// A step of a Dockerfile, told apart from all others on this machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Place {
+    /// The context and the Dockerfile, as the user knows them.
+    pub dockerfile: String,
+    /// The stage: its name, or its number.
+    pub stage: String,
+    /// The step's number in its stage.
+    pub step: usize,
+}
+
+impl Place {
+    pub(super) fn key(&self) -> String {
+        let text = format!("{}\0{}\0{}", self.dockerfile, self.stage, self.step);
+        Digest::of(text.as_bytes()).hex()
+    }
+}
+
+/// One input that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Which: `file src/app.py`, `environment VERSION`, `command`.
+    pub what: String,
+    /// What it was; none if it was not there.
+    pub before: Option<String>,
+    /// What it is; none if it is gone.
+    pub after: Option<String>,
+}
+
+/// Why a step was not found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Explanation {
+    /// It was never built here.
+    New,
+    /// Its inputs have changed.
+    Changed(Vec<Change>),
+    /// Only the step before it has.
+    Follows,
+    /// Nothing has: the result was pruned, or was never made.
+    Gone,
+}
+
+impl Explanation {
+    /// In one sentence without a full stop.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::New => "not built here before".to_owned(),
+            Self::Follows => "a step before it has changed".to_owned(),
+            Self::Gone => "its result is no longer in the cache".to_owned(),
+            Self::Changed(changes) => match changes.as_slice() {
+                [one] => format!("{} {}", one.what, verb(one)),
+                [first, rest @ ..] => format!("{} {}, and {} more", first.what, verb(first), rest.len()),
+                [] => "its inputs have changed".to_owned(),
+            },
+        }
+    }
+
+    /// What has changed.
+    pub fn changes(&self) -> &[Change] {
+        match self {
+            Self::Changed(changes) => changes,
+            _ => &[],
+        }
+    }
+}
+
+fn verb(change: &Change) -> &'static str {
+    match (&change.before, &change.after) {
+        (None, Some(_)) => "is new",
+        (Some(_), None) => "is gone",
+        _ => "has changed",
+    }
+}
+
+/// Fields that say where a step stands, not what it does.
+const PREVIOUS: &str = "previous step";
+/// The field of a selection of files, whose value is the digest of their list.
+const FILES: &str = "files";
+
+pub(super) fn compare(
+    last: Option<&[KeyPart]>,
+    now: &[KeyPart],
+    files: &dyn Fn(&Digest) -> Result<Option<FileList>, StoreError>,
+) -> Result<Explanation, StoreError> {
+    let Some(last) = last else { return Ok(Explanation::New) };
+    let (before, after) = (by_name(last), by_name(now));
+    let mut changes = Vec::new();
+    for (name, value) in &before {
+        match after.get(name) {
+            Some(now) if now == value => {}
+            Some(now) if name.0 == FILES => changes.extend(changed_files(value, now, files)?),
+            Some(now) => changes.push(change(name, Some(value), Some(now))),
+            None => changes.push(change(name, Some(value), None)),
+        }
+    }
+    for (name, value) in &after {
+        if !before.contains_key(name) {
+            changes.push(change(name, None, Some(value)));
+        }
+    }
+    let follows = changes.iter().any(|change| change.what == PREVIOUS);
+    changes.retain(|change| change.what != PREVIOUS);
+    Ok(match (changes.is_empty(), follows) {
+        (false, _) => Explanation::Changed(changes),
+        (true, true) => Explanation::Follows,
+        (true, false) => Explanation::Gone,
+    })
+}
+
+/// Fields by name; several of one name by their number too.
+fn by_name(parts: &[KeyPart]) -> BTreeMap<(&str, usize), &str> {
+    let mut fields = BTreeMap::new();
+    for part in parts {
+        let mut number = 0;
+        while fields.contains_key(&(part.name.as_str(), number)) {
+            number += 1;
+        }
+        fields.insert((part.name.as_str(), number), part.value.as_str());
+    }
+    fields
+}
+
+fn change(name: &(&str, usize), before: Option<&str>, after: Option<&str>) -> Change {
+    Change {
+        what: name.0.to_owned(),
+        before: before.map(str::to_owned),
+        after: after.map(str::to_owned),
+    }
+}
+
+/// The files that differ between two selections, if both lists are still known.
+fn changed_files(
+    before: &str,
+    after: &str,
+    files: &dyn Fn(&Digest) -> Result<Option<FileList>, StoreError>,
+) -> Result<Vec<Change>, StoreError> {
+    let load = |digest: &str| match digest.parse::<Digest>() {
+        Ok(digest) => files(&digest),
+        Err(_) => Ok(None),
+    };
+    let (Some(before), Some(after)) = (load(before)?, load(after)?) else {
+        let what = "what it takes files from".to_owned();
+        return Ok(vec![Change { what, before: Some(before.to_owned()), after: Some(after.to_owned()) }]);
+    };
+    let mut changes = Vec::new();
+    for (path, was) in &before.0 {
+        match after.0.get(path) {
+            Some(is) if is == was => {}
+            other => changes.push(file_change(path, Some(was), other)),
+        }
+    }
+    for (path, is) in after.0.iter().filter(|(path, _)| !before.0.contains_key(*path)) {
+        changes.push(file_change(path, None, Some(is)));
+    }
+    Ok(changes)
+}
+
+fn file_change(path: &str, before: Option<&String>, after: Option<&String>) -> Change {
+    Change { what: format!("file {path}"), before: before.cloned(), after: after.cloned() }
+}
+
+/// The files of a selection: path, and what of each goes into the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileList(pub BTreeMap<String, String>);
+
+impl FileList {
+    /// The list of a digest: lines of a path, a tab, and a description.
+    pub(super) fn load(store: &Store, digest: &Digest) -> Result<Option<Self>, StoreError> {
+        let Some(mut file) = store.side(FILE_LISTS, digest)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        if file.read_to_end(&mut bytes).is_err() {
+            return Ok(None);
+        }
+        Ok(Some(Self::parse(&String::from_utf8_lossy(&bytes))))
+    }
+
+    fn parse(text: &str) -> Self {
+        let lines = text.lines().filter_map(|line| line.split_once('\t'));
+        Self(lines.map(|(path, description)| (path.to_owned(), description.to_owned())).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(fields: &[(&str, &str)]) -> Vec<KeyPart> {
+        fields.iter().map(|(name, value)| KeyPart { name: (*name).into(), value: (*value).into() }).collect()
+    }
+
+    fn explain(before: &[(&str, &str)], after: &[(&str, &str)]) -> Explanation {
+        compare(Some(&parts(before)), &parts(after), &|_| Ok(None)).unwrap()
+    }
+
+    #[test]
+    fn a_step_says_what_has_changed() {
+        let base = [("command", "make"), ("environment A", "1"), ("previous step", "x")];
+        let cases: [(&[(&str, &str)], &str); 5] = [
+            (&[("command", "make all"), ("environment A", "1"), ("previous step", "x")], "command has changed"),
+            (&[("command", "make"), ("environment A", "2"), ("previous step", "y")], "environment A has changed"),
+            (&[("command", "make"), ("previous step", "x")], "environment A is gone"),
+            (&[("command", "make"), ("environment A", "1"), ("previous step", "y")], "a step before it has changed"),
+            (&base, "its result is no longer in the cache"),
+        ];
+        for (after, reason) in cases {
+            assert_eq!(explain(&base, after).reason(), reason);
+        }
+        assert_eq!(compare(None, &[], &|_| Ok(None)).unwrap().reason(), "not built here before");
+        let two = explain(&base, &[("command", "x"), ("environment A", "2"), ("environment B", "3"), ("previous step", "x")]);
+        assert_eq!(two.reason(), "command has changed, and 2 more");
+    }
+
+    #[test]
+    fn a_selection_says_which_file() {
+        let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
+        let lists = |digest: &Digest| {
+            let text = if *digest == old { "a\t1\nb\t2\nc\t3\n" } else { "a\t1\nb\t9\nd\t4\n" };
+            Ok(Some(FileList::parse(text)))
+        };
+        let before = parts(&[("files", &old.to_string())]);
+        let after = parts(&[("files", &new.to_string())]);
+        let explanation = compare(Some(&before), &after, &lists).unwrap();
+        let whats: Vec<_> = explanation.changes().iter().map(|change| format!("{} {}", change.what, verb(change))).collect();
+        assert_eq!(whats, ["file b has changed", "file c is gone", "file d is new"]);
+        assert_eq!(explanation.reason(), "file b has changed, and 2 more");
+    }
+}

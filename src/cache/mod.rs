@@ -1,0 +1,78 @@
+//! Results of steps, by key, and why a step has none.
+//!
+//! A layer record says which layer a step made: a record is as good as the blob it names, and one whose blob is gone
+//! counts as none. A trace remembers the fields of the key that a step had the last time the same line of the same
+//! Dockerfile was built; when the step is not found, the two are compared field by field.
+//!
+//! This room never runs anything and never changes an image: without it, builds are slower and equal.
+
+mod explain;
+mod record;
+
+pub use explain::{Change, Explanation, FileList, Place};
+pub use record::LayerRecord;
+
+use crate::image::Digest;
+use crate::plan::{Key, KeyPart};
+use crate::store::{Store, StoreError};
+
+/// Where layer records lie.
+const LAYERS: &str = "layers";
+/// Where traces lie.
+const TRACES: &str = "traces";
+
+/// The results that are on this machine.
+#[derive(Debug, Clone)]
+pub struct LocalCache {
+    store: Store,
+}
+
+impl LocalCache {
+    /// The cache in `store`.
+    pub fn new(store: &Store) -> Self {
+        Self { store: store.clone() }
+    }
+
+    /// The layer that a step made.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn layer(&self, key: &Key) -> Result<Option<LayerRecord>, StoreError> {
+        let Some(record) = self.store.record::<LayerRecord>(LAYERS, &key.to_string())? else { return Ok(None) };
+        Ok(self.store.holds(&record.digest, record.size)?.then_some(record))
+    }
+
+    /// Remembers the layer that a step made.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn put(&self, key: &Key, record: &LayerRecord) -> Result<(), StoreError> {
+        self.store.put_record(LAYERS, &key.to_string(), record)
+    }
+
+    /// Why the step at `place`, whose key has the fields `parts`, has no result: what has changed since the last time.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn explain(&self, place: &Place, parts: &[KeyPart]) -> Result<Explanation, StoreError> {
+        let last: Option<Vec<KeyPart>> = self.store.record(TRACES, &place.key())?;
+        let files = |digest: &Digest| FileList::load(&self.store, digest);
+        explain::compare(last.as_deref(), parts, &files)
+    }
+
+    /// Remembers the fields that the key of the step at `place` has this time.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn remember(&self, place: &Place, parts: &[KeyPart]) -> Result<(), StoreError> {
+        self.store.put_record(TRACES, &place.key(), &parts)
+    }
+}
+
+/// The blobs that a record keeps from being pruned.
+pub fn referenced(namespace: &str, record: &[u8]) -> Vec<Digest> {
+    if namespace != LAYERS {
+        return Vec::new();
+    }
+    serde_json::from_slice::<LayerRecord>(record).map(|record| vec![record.digest]).unwrap_or_default()
+}

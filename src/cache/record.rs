@@ -1,0 +1,45 @@
+//! What is remembered of a step's result.
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::{Descriptor, Digest, MediaType};
+use crate::layer::LayerBlob;
+
+/// The layer that a step made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Size of the blob in bytes.
+    pub size: u64,
+    /// Media type of the blob.
+    pub media_type: String,
+    /// Digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// What the blob was compressed with.
+    pub compression: String,
+    /// When it was made, RFC 3339: the time that the image's history has for the step.
+    pub created: String,
+    /// The step as it was shown.
+    pub title: String,
+}
+
+impl LayerRecord {
+    /// The record of a layer just made.
+    pub fn of(blob: &LayerBlob, created: &str, title: &str) -> Self {
+        Self {
+            digest: blob.digest,
+            size: blob.size,
+            media_type: blob.media_type.to_owned(),
+            diff_id: blob.diff_id,
+            compression: blob.compression.clone(),
+            created: created.to_owned(),
+            title: title.to_owned(),
+        }
+    }
+
+    /// The layer's descriptor for a manifest.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(MediaType::from(self.media_type.as_str()), self.size, oci_spec::image::Digest::from(self.digest))
+    }
+}
