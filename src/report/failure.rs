@@ -7,18 +7,16 @@ use super::text::printable;
 /// The lines of a failure: what failed, why, the source it is about, what to do about it.
 pub(super) fn lines(failure: &Failure, style: Style) -> Vec<String> {
     let mut shown = Vec::new();
-    // The findings of a source say what failed better than any sentence about them.
-    if let Some(source) = &failure.source {
-        shown.extend(source.render(style.color).lines().map(str::to_owned));
-    }
-    if !failure.message.is_empty() {
-        shown.extend(indented(&style.error("error:"), "  ", &failure.message));
+    match &failure.source {
+        // What is drawn of a source says more than the sentence about it.
+        Some(source) => shown.extend(source.render(style.color).lines().map(str::to_owned)),
+        None => shown.extend(indented(&style.error("error:"), "  ", &failure.message)),
     }
     for cause in &failure.causes {
         shown.extend(indented("  because:", "    ", cause));
     }
     for hint in &failure.hints {
-        shown.extend(indented(&style.hint("hint:"), "  ", hint));
+        shown.extend(indented(&style.hint("help:"), "  ", hint));
     }
     shown
 }

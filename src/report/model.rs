@@ -57,8 +57,8 @@ impl StepState {
 
     /// The line that is being written, if it has anything to show: a progress bar, a question.
     pub fn partial(&self) -> Option<String> {
-        let shown = self.lines.iter().map(|lines| printable(lines.partial(PARTIAL_SHOWN)));
-        shown.filter(|line| !line.trim().is_empty()).last()
+        let mut shown = self.lines.iter().map(|lines| printable(lines.partial(PARTIAL_SHOWN)));
+        shown.rfind(|line| !line.trim().is_empty())
     }
 
     /// Whether lines of other steps came between its last lines.

@@ -110,7 +110,7 @@ impl State {
             Event::Warning { text, hint } => {
                 block(&mut out, failure::indented("warning:", "  ", &text));
                 if let Some(hint) = hint {
-                    block(&mut out, failure::indented("  hint:", "    ", &hint));
+                    block(&mut out, failure::indented("  help:", "    ", &hint));
                 }
             }
             Event::Findings(findings) => block(&mut out, findings.render(false).lines().map(str::to_owned)),

@@ -37,7 +37,7 @@ fn plain_tells_a_build_that_succeeds() {
     #3 0.30 WARNING: � running as root
     #3 0.40 Downloading: 100%
     warning: variable `FOO` is not used
-      hint: remove `ARG FOO`
+      help: remove `ARG FOO`
     #3 2.00 Installed
     #3 done in 2.0s
     #3 layer sha256:dac1d7cfa950: 10.3 MB (31.2 MB uncompressed)
@@ -80,7 +80,7 @@ fn plain_tells_a_build_that_fails() {
       because: first cause
       because: second
         cause
-    hint: do better
+    help: do better
     ");
 }
 
@@ -155,7 +155,7 @@ fn quiet_tells_failures_alone() {
       because: first cause
       because: second
         cause
-    hint: do better
+    help: do better
     ");
 }
 

@@ -136,7 +136,7 @@ fn whole_builds_leave_nothing_behind() {
     .txt` changed
         file requirements.txt: sha256:11 -> sha256:22
     warning: variable `FOO` is not used
-      hint: remove `ARG FOO`
+      help: remove `ARG FOO`
     + [3/4] RUN pip install --index-url https://***@pypi.example/simple flask                      2.0s
     + [4/4] COPY app.py .                                                                          0.0s
     image sha256:05b3abf2579a5eb66403cd78be557fd860633a1fe2103c7642030defe32c657f
@@ -160,7 +160,7 @@ fn whole_builds_leave_nothing_behind() {
       because: first cause
       because: second
         cause
-    hint: do better
+    help: do better
     ");
 }
 

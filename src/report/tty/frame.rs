@@ -29,7 +29,7 @@ pub(super) fn compose(model: &Model, now: Duration, size: Size, style: Style) ->
     let room = height.saturating_sub(1);
     let (shown_steps, shown_transfers) = share(room, steps.len(), transfers.len());
     let left = room - shown_steps - shown_transfers;
-    let output = if shown_steps == 0 { 0 } else { (left / shown_steps).min(MOST_OUTPUT) };
+    let output = left.checked_div(shown_steps).unwrap_or(0).min(MOST_OUTPUT);
     for state in steps.iter().take(shown_steps) {
         rows.push(step(state, now, style));
         rows.extend(last_lines(state, output).into_iter().map(|line| output_row(&line, style)));

@@ -239,7 +239,7 @@ impl State {
             Event::Warning { text, hint } => {
                 self.block(failure::indented(&style.warning("warning:"), "  ", &text));
                 if let Some(hint) = hint {
-                    self.block(failure::indented(&style.hint("  hint:"), "    ", &hint));
+                    self.block(failure::indented(&style.hint("  help:"), "    ", &hint));
                 }
             }
             Event::Findings(findings) => self.block(findings.render(style.color).lines().map(str::to_owned)),
