@@ -3,8 +3,10 @@
 //!
 //! The rooms, from the top down; a room imports only from rooms below it (see `docs/architecture.md`).
 
+pub mod build;
 pub mod context;
 pub mod dockerfile;
 pub mod image;
 pub mod report;
 pub mod sandbox;
+pub mod settings;
