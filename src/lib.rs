@@ -3,6 +3,7 @@
 //!
 //! The rooms, from the top down; a room imports only from rooms below it (see `docs/architecture.md`).
 
+pub mod build;
 pub mod cache;
 pub mod context;
 pub mod dockerfile;
@@ -10,5 +11,7 @@ pub mod image;
 pub mod layer;
 pub mod plan;
 pub mod registry;
+pub mod report;
 pub mod sandbox;
+pub mod settings;
 pub mod store;

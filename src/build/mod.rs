@@ -1,0 +1,3 @@
+//! Executes a plan.
+
+pub mod request;

@@ -1,0 +1,278 @@
+//! What a build is asked to do, what it is given to do it with, and what it answers. Plain values, all resolved: made by
+//! `settings` from flags, environment and files.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::image::{Descriptor, Digest, Platform, Reference};
+use crate::layer::{Compression, LayerError};
+use crate::registry::{Client, RegistryError};
+use crate::report::{Findings, Report};
+use crate::sandbox::SandboxError;
+use crate::store::{Store, StoreError};
+
+/// A build, as asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildRequest {
+    /// Where the files of the build are.
+    pub context: ContextSource,
+    /// Where the Dockerfile is.
+    pub dockerfile: DockerfileSource,
+    /// The stage to build; the last if none is named.
+    pub target: Option<String>,
+    /// Names of the result in the store, each with a tag and without a digest.
+    pub tags: Vec<Reference>,
+    /// `--build-arg`, values found (those without `=` have taken theirs from the environment, or are left out), each name
+    /// once. `SOURCE_DATE_EPOCH` is among them if it is set, as an argument or in the environment.
+    pub build_args: Vec<(String, String)>,
+    /// `--label`, which override the Dockerfile's, each name once.
+    pub labels: Vec<(String, String)>,
+    /// `--platform`; the machine's if none is given.
+    pub platform: Option<Platform>,
+    /// `--build-context NAME=…`, each name once.
+    pub named_contexts: Vec<(String, NamedContext)>,
+    /// Where the result goes; nowhere but into the store if empty.
+    pub outputs: Vec<Output>,
+    /// Use nothing of what earlier builds have left.
+    pub no_cache: bool,
+    /// `SOURCE_DATE_EPOCH`: no time in the image is later. Seconds since 1970.
+    pub source_date_epoch: Option<i64>,
+    /// How layers are compressed.
+    pub compression: Compression,
+    /// Refuse to run steps that the kernel does not confine.
+    pub require_isolation: bool,
+    /// How many stages may be worked on at one time; at least 1.
+    pub parallel: usize,
+    /// The user's own umask: for files and directories that the user asked for. The process's is another.
+    pub umask: u32,
+}
+
+/// Where the files of a build are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContextSource {
+    /// A directory.
+    Directory(PathBuf),
+}
+
+/// Where a Dockerfile is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// `Dockerfile` in the context.
+    InContext,
+    /// A file, relative to the working directory.
+    File(PathBuf),
+    /// Standard input.
+    Stdin,
+}
+
+/// What a `--build-context` stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory.
+    Directory(PathBuf),
+    /// `docker-image://…`
+    Image(Reference),
+    /// `oci-layout://DIR[:TAG][@DIGEST]`
+    Layout {
+        /// The layout's directory.
+        directory: PathBuf,
+        /// Which of its images; the only one if none is named.
+        selector: Selector,
+    },
+    /// `target:NAME`: a stage of the same Dockerfile.
+    Target(String),
+}
+
+/// Which image of a layout is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selector {
+    /// Its name (`org.opencontainers.image.ref.name`), if it is found by that.
+    pub name: Option<String>,
+    /// Its digest, which decides if there is a name too.
+    pub digest: Option<Digest>,
+}
+
+/// Where a result goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// `type=registry`, `--push`: to the registries of these names, of which there is at least one.
+    Registry {
+        /// The names to push under, each with a tag.
+        names: Vec<Reference>,
+    },
+    /// `type=oci`: an OCI layout, as a directory or a tar archive.
+    Oci {
+        /// Where to.
+        destination: Destination,
+        /// The names that the image has in it.
+        names: Vec<Reference>,
+    },
+    /// `type=docker`: what `docker load` reads, a tar archive.
+    Docker {
+        /// Where to: a file or standard output.
+        destination: Destination,
+        /// The names that the image has in it.
+        names: Vec<Reference>,
+    },
+    /// `type=local`: the files of the image, in a directory.
+    Local {
+        /// Where to.
+        directory: PathBuf,
+    },
+    /// `type=tar`: the files of the image, in a tar archive.
+    Tar {
+        /// Where to: a file or standard output.
+        destination: Destination,
+    },
+}
+
+/// A place for one file or directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard output. At most one output of a build goes there.
+    Stdout,
+    /// A file.
+    File(PathBuf),
+    /// A directory.
+    Directory(PathBuf),
+}
+
+impl Output {
+    /// Whether it is written to standard output, where nothing else may be then.
+    pub fn is_stdout(&self) -> bool {
+        match self {
+            Self::Oci { destination, .. } | Self::Docker { destination, .. } | Self::Tar { destination } => {
+                *destination == Destination::Stdout
+            }
+            Self::Registry { .. } | Self::Local { .. } => false,
+        }
+    }
+}
+
+/// What a build is given to work with.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// Where blobs, names and records are.
+    pub store: Store,
+    /// How registries are reached.
+    pub client: Client,
+    /// Who is told.
+    pub report: Report,
+    /// Whether the build is to be given up.
+    pub cancellation: Cancellation,
+    /// This very program, which is started again to supervise steps.
+    pub launcher: PathBuf,
+}
+
+/// An image that was built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BuildOutcome {
+    /// Its manifest.
+    pub descriptor: Descriptor,
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// The digest of its configuration, which `docker` calls the image's ID.
+    pub config: Digest,
+    /// Its names in the store.
+    pub names: Vec<Reference>,
+    /// The names it was pushed under.
+    pub pushed: Vec<Reference>,
+    /// The files and directories it was written to.
+    pub written: Vec<PathBuf>,
+}
+
+/// Why there is no image.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The Dockerfile is wrong, or asks for something that is not there: the findings say where and what.
+    #[error(transparent)]
+    Dockerfile(Box<Findings>),
+    /// The context, or a file that the request names, cannot be used.
+    #[error("{what}")]
+    Input {
+        /// What is wrong with which file.
+        what: String,
+        /// What the system said, if it did.
+        source: Option<std::io::Error>,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// A step ran and failed. The one finding points at its instruction and says how it failed.
+    #[error(transparent)]
+    Step(Box<Findings>),
+    /// Steps cannot be run here.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// A registry refused or failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A layer of an image cannot be read or written.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The result cannot be written where it is to go.
+    #[error("cannot write `{}`", path.display())]
+    Output {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It was given up because it was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Whether what is being done is to be given up. Clones are one and the same.
+#[derive(Debug, Clone)]
+pub struct Cancellation {
+    sender: Arc<tokio::sync::watch::Sender<bool>>,
+}
+
+impl Default for Cancellation {
+    fn default() -> Self {
+        Self { sender: Arc::new(tokio::sync::watch::Sender::new(false)) }
+    }
+}
+
+impl Cancellation {
+    /// Gives it up. There is no way back.
+    pub fn cancel(&self) {
+        self.sender.send_replace(true);
+    }
+
+    /// Whether it is to be given up; for code that looks between two pieces of its work.
+    pub fn is_cancelled(&self) -> bool {
+        *self.sender.borrow()
+    }
+
+    /// Ends when it is to be given up; for `tokio::select!`.
+    pub async fn cancelled(&self) {
+        let mut receiver = self.sender.subscribe();
+        // It fails only if the sender is gone, which lives in `self`.
+        let _ = receiver.wait_for(|cancelled| *cancelled).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cancellation_reaches_every_clone() {
+        let cancellation = Cancellation::default();
+        let waiting = tokio::spawn({
+            let cancellation = cancellation.clone();
+            async move { cancellation.cancelled().await }
+        });
+        assert!(!cancellation.is_cancelled());
+        cancellation.clone().cancel();
+        waiting.await.unwrap();
+        assert!(cancellation.is_cancelled());
+        cancellation.cancelled().await;
+    }
+}

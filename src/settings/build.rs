@@ -1,0 +1,233 @@
+//! What is to be built, from flags, environment and file.
+
+use std::path::PathBuf;
+
+use super::error::{Problem, SettingsError};
+use super::file::ConfigFile;
+use super::flags::BuildFlags;
+use super::origin::{Given, Origin};
+use super::output::{self, Typed};
+use super::surroundings::Surroundings;
+use super::values::{compression, first, first_switch, pair, parallel, set};
+use super::{contexts, variables};
+use crate::build::request::{BuildRequest, DockerfileSource, Output};
+use crate::image::{Platform, Reference};
+use crate::layer::Compression;
+use crate::registry::Environment;
+
+/// What `build` is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildSettings {
+    /// The build itself.
+    pub request: BuildRequest,
+    /// Where it is told what came of it.
+    pub results: ResultFiles,
+}
+
+/// Files that the result of a build is written to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResultFiles {
+    /// `--iidfile`: the image's digest.
+    pub iidfile: Option<PathBuf>,
+    /// `--metadata-file`: JSON, as `docker buildx build` writes it.
+    pub metadata_file: Option<PathBuf>,
+}
+
+pub(super) fn resolve(
+    flags: &BuildFlags,
+    surroundings: &Surroundings,
+    file: &ConfigFile,
+) -> Result<BuildSettings, SettingsError> {
+    let environment = &surroundings.environment;
+    let variable = |name: &'static str| {
+        environment.get(name).map(|value| Given::new(value.to_owned(), Origin::Variable(name)))
+    };
+    let flag = |value: &Option<String>, name: &'static str| {
+        value.clone().map(|value| Given::new(value, Origin::Flag(name)))
+    };
+    let (tags, outputs, wanted) = names_and_outputs(flags, surroundings)?;
+    let (build_args, source_date_epoch) = build_args(&flags.build_args, environment)?;
+    let stages = first(
+        [flag(&flags.parallel, "--parallel"), variable(variables::PARALLEL), file.parallel.clone()],
+        parallel,
+    )?;
+    let platform = first(
+        [flag(&flags.platform, "--platform"), variable(variables::PLATFORM), file.platform.clone()],
+        platform,
+    )?;
+    let asked = first(
+        [
+            flag(&flags.compression, "--compression"),
+            variable(variables::COMPRESSION),
+            file.compression.clone(),
+        ],
+        compression,
+    )?;
+    let request = BuildRequest {
+        context: each("CONTEXT", flags.context.as_deref().unwrap_or("."), contexts::context)?,
+        dockerfile: dockerfile(flags),
+        target: flags.target.clone().filter(|target| !target.is_empty()),
+        tags,
+        build_args,
+        labels: labels(&flags.labels)?,
+        platform: platform.map(|given| given.value),
+        named_contexts: named_contexts(&flags.build_contexts)?,
+        outputs,
+        no_cache: first_switch(
+            (flags.no_cache, "--no-cache"),
+            variable(variables::NO_CACHE),
+            file.no_cache.clone(),
+        )?
+        .value,
+        source_date_epoch,
+        compression: wanted.or(asked.map(|given| given.value)).unwrap_or_default(),
+        require_isolation: first_switch(
+            (flags.require_isolation, "--require-isolation"),
+            variable(variables::REQUIRE_ISOLATION),
+            file.require_isolation.clone(),
+        )?
+        .value,
+        parallel: stages.map_or(surroundings.threads.max(1), |given| given.value),
+        umask: surroundings.umask,
+    };
+    let results = ResultFiles { iidfile: flags.iidfile.clone(), metadata_file: flags.metadata_file.clone() };
+    Ok(BuildSettings { request, results })
+}
+
+/// Reads the value of a flag.
+fn each<'a, T>(
+    name: &'static str,
+    text: &'a str,
+    parse: impl FnOnce(&'a str) -> Result<T, Problem>,
+) -> Result<T, SettingsError> {
+    parse(text).map_err(|problem| problem.at(&Origin::Flag(name)))
+}
+
+fn conflict(problem: impl Into<String>, hint: impl Into<String>) -> SettingsError {
+    SettingsError::Conflict { problem: problem.into(), hint: Some(hint.into()) }
+}
+
+fn dockerfile(flags: &BuildFlags) -> DockerfileSource {
+    match flags.file.as_deref() {
+        None => DockerfileSource::InContext,
+        Some(path) if path.as_os_str() == "-" => DockerfileSource::Stdin,
+        Some(path) => DockerfileSource::File(path.to_owned()),
+    }
+}
+
+type NamesAndOutputs = (Vec<Reference>, Vec<Output>, Option<Compression>);
+
+/// The names of the image, where it goes, and how outputs want its layers to be compressed.
+fn names_and_outputs(
+    flags: &BuildFlags,
+    surroundings: &Surroundings,
+) -> Result<NamesAndOutputs, SettingsError> {
+    const OUTPUT: &str = "--output";
+    let mut tags: Vec<Reference> = Vec::new();
+    for text in &flags.tags {
+        let name = each("--tag", text, output::tag)?;
+        if !tags.contains(&name) {
+            tags.push(name);
+        }
+    }
+    let mut typed: Vec<Typed> =
+        flags.outputs.iter().map(|text| each(OUTPUT, text, output::parse)).collect::<Result<_, _>>()?;
+    if flags.push {
+        typed.push(Typed::push());
+    }
+    // An image that has names only in its outputs has those in the store too, so that it is found there.
+    if tags.is_empty() {
+        for name in typed.iter().flat_map(|output| output.names()) {
+            if !tags.contains(name) {
+                tags.push(name.clone());
+            }
+        }
+    }
+    let mut outputs: Vec<Output> = Vec::new();
+    for output in &typed {
+        let flag = if *output == Typed::push() && flags.push { "--push" } else { OUTPUT };
+        let resolved = output.resolve(&tags).map_err(|problem| problem.at(&Origin::Flag(flag)))?;
+        // `--push` beside `type=registry` is the same said twice.
+        outputs.extend(resolved.filter(|output| !outputs.contains(output)));
+    }
+    let to_stdout = outputs.iter().filter(|output| output.is_stdout()).count();
+    if to_stdout > 1 {
+        return Err(conflict("two outputs go to standard output", "write one of them to a file"));
+    }
+    if to_stdout == 1 && surroundings.stdout_is_terminal {
+        let hint = "redirect standard output, or give `dest=FILE`";
+        return Err(conflict("an archive is not written to a terminal", hint));
+    }
+    let mut wanted: Option<Compression> = None;
+    for compression in typed.iter().filter_map(|output| output.compression) {
+        if wanted.is_some_and(|wanted| wanted != compression) {
+            let problem =
+                "two outputs want layers to be compressed in different ways, and they are made once";
+            return Err(conflict(problem, "build twice; nothing is executed the second time"));
+        }
+        wanted = Some(compression);
+    }
+    Ok((tags, outputs, wanted))
+}
+
+type ArgumentsAndEpoch = (Vec<(String, String)>, Option<i64>);
+
+fn build_args(typed: &[String], environment: &Environment) -> Result<ArgumentsAndEpoch, SettingsError> {
+    const FLAG: &str = "--build-arg";
+    let mut arguments: Vec<(String, String)> = Vec::new();
+    for text in typed {
+        match each(FLAG, text, pair)? {
+            (name, Some(value)) => set(&mut arguments, name, value.to_owned()),
+            // Without a value here or in the environment it is as if it were not there, as for `docker`.
+            (name, None) => {
+                if let Some(value) = environment.get(name) {
+                    set(&mut arguments, name, value.to_owned());
+                }
+            }
+        }
+    }
+    let argument = arguments.iter().find(|(name, _)| name == variables::SOURCE_DATE_EPOCH);
+    let (value, origin) = match (argument, environment.get(variables::SOURCE_DATE_EPOCH)) {
+        (Some((_, value)), _) => (value.clone(), Origin::Flag(FLAG)),
+        (None, Some(value)) => (value.to_owned(), Origin::Variable(variables::SOURCE_DATE_EPOCH)),
+        (None, None) => return Ok((arguments, None)),
+    };
+    if value.is_empty() {
+        return Ok((arguments, None));
+    }
+    let epoch = value.parse::<i64>().ok().filter(|epoch| *epoch >= 0);
+    let epoch = epoch.ok_or_else(|| {
+        Problem::new(&value, "is no time: SOURCE_DATE_EPOCH is a number of seconds since 1970").at(&origin)
+    })?;
+    set(&mut arguments, variables::SOURCE_DATE_EPOCH, value);
+    Ok((arguments, Some(epoch)))
+}
+
+fn labels(typed: &[String]) -> Result<Vec<(String, String)>, SettingsError> {
+    let mut labels = Vec::new();
+    for text in typed {
+        let (name, value) = each("--label", text, pair)?;
+        // A label without a value is there and empty, as for `docker`.
+        set(&mut labels, name, value.unwrap_or_default().to_owned());
+    }
+    Ok(labels)
+}
+
+fn named_contexts(
+    typed: &[String],
+) -> Result<Vec<(String, crate::build::request::NamedContext)>, SettingsError> {
+    let mut contexts = Vec::new();
+    for text in typed {
+        let (name, context) = each("--build-context", text, contexts::named)?;
+        set(&mut contexts, &name, context);
+    }
+    Ok(contexts)
+}
+
+fn platform(text: &str) -> Result<Platform, Problem> {
+    if text.contains(',') {
+        return Err(Problem::new(text, "names several platforms, which is not supported yet")
+            .hint("build one at a time"));
+    }
+    text.parse().map_err(|error: crate::image::PlatformError| Problem::saying(error.to_string()))
+}
