@@ -1,3 +1,4 @@
 //! Executes a plan.
 
 pub mod request;
+pub mod transfer;

@@ -135,11 +135,7 @@ fn by_name(parts: &[KeyPart]) -> BTreeMap<(&str, usize), &str> {
 }
 
 fn change(name: &(&str, usize), before: Option<&str>, after: Option<&str>) -> Change {
-    Change {
-        what: name.0.to_owned(),
-        before: before.map(str::to_owned),
-        after: after.map(str::to_owned),
-    }
+    Change { what: name.0.to_owned(), before: before.map(str::to_owned), after: after.map(str::to_owned) }
 }
 
 /// The files that differ between two selections, if both lists are still known.
@@ -210,17 +206,29 @@ mod tests {
     fn a_step_says_what_has_changed() {
         let base = [("command", "make"), ("environment A", "1"), ("previous step", "x")];
         let cases: [(&[(&str, &str)], &str); 5] = [
-            (&[("command", "make all"), ("environment A", "1"), ("previous step", "x")], "command has changed"),
-            (&[("command", "make"), ("environment A", "2"), ("previous step", "y")], "environment A has changed"),
+            (
+                &[("command", "make all"), ("environment A", "1"), ("previous step", "x")],
+                "command has changed",
+            ),
+            (
+                &[("command", "make"), ("environment A", "2"), ("previous step", "y")],
+                "environment A has changed",
+            ),
             (&[("command", "make"), ("previous step", "x")], "environment A is gone"),
-            (&[("command", "make"), ("environment A", "1"), ("previous step", "y")], "a step before it has changed"),
+            (
+                &[("command", "make"), ("environment A", "1"), ("previous step", "y")],
+                "a step before it has changed",
+            ),
             (&base, "its result is no longer in the cache"),
         ];
         for (after, reason) in cases {
             assert_eq!(explain(&base, after).reason(), reason);
         }
         assert_eq!(compare(None, &[], &|_| Ok(None)).unwrap().reason(), "not built here before");
-        let two = explain(&base, &[("command", "x"), ("environment A", "2"), ("environment B", "3"), ("previous step", "x")]);
+        let two = explain(
+            &base,
+            &[("command", "x"), ("environment A", "2"), ("environment B", "3"), ("previous step", "x")],
+        );
         assert_eq!(two.reason(), "command has changed, and 2 more");
     }
 
@@ -234,7 +242,8 @@ mod tests {
         let before = parts(&[("files", &old.to_string())]);
         let after = parts(&[("files", &new.to_string())]);
         let explanation = compare(Some(&before), &after, &lists).unwrap();
-        let whats: Vec<_> = explanation.changes().iter().map(|change| format!("{} {}", change.what, verb(change))).collect();
+        let whats: Vec<_> =
+            explanation.changes().iter().map(|change| format!("{} {}", change.what, verb(change))).collect();
         assert_eq!(whats, ["file b has changed", "file c is gone", "file d is new"]);
         assert_eq!(explanation.reason(), "file b has changed, and 2 more");
     }

@@ -38,7 +38,9 @@ impl LocalCache {
     /// # Errors
     /// If the store cannot be read.
     pub fn layer(&self, key: &Key) -> Result<Option<LayerRecord>, StoreError> {
-        let Some(record) = self.store.record::<LayerRecord>(LAYERS, &key.to_string())? else { return Ok(None) };
+        let Some(record) = self.store.record::<LayerRecord>(LAYERS, &key.to_string())? else {
+            return Ok(None);
+        };
         Ok(self.store.holds(&record.digest, record.size)?.then_some(record))
     }
 

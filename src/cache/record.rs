@@ -40,6 +40,10 @@ impl LayerRecord {
 
     /// The layer's descriptor for a manifest.
     pub fn descriptor(&self) -> Descriptor {
-        Descriptor::new(MediaType::from(self.media_type.as_str()), self.size, oci_spec::image::Digest::from(self.digest))
+        Descriptor::new(
+            MediaType::from(self.media_type.as_str()),
+            self.size,
+            oci_spec::image::Digest::from(self.digest),
+        )
     }
 }

@@ -7,7 +7,7 @@ use super::history::{self, COMMENT};
 use super::operation::{Operation, Run, RunMount, Script, Source, StageIndex, Transfer, Unpack};
 use super::scope::{Environment, proxy_environment};
 use super::{Stage, Step, ports};
-use crate::context::clean_path;
+use crate::context::clean;
 use crate::dockerfile::{
     self, CommandLine, CopyInstruction, Diagnostic, Diagnostics, Escape, Healthcheck, Instruction,
     InstructionKind, Mount, Pair, RunInstruction, Security, Span, Word, display, quote,
@@ -450,7 +450,7 @@ impl Writer<'_, '_, '_> {
         let directory = match wanted.as_str() {
             "" => draft.directory().to_owned(),
             wanted if wanted.starts_with('/') => wanted.to_owned(),
-            wanted => clean_path(&format!("{}/{wanted}", draft.directory())),
+            wanted => clean(&format!("{}/{wanted}", draft.directory())),
         };
         draft.stage.config.config.working_dir = directory.clone();
         let makes_layer = directory != "/";
@@ -616,7 +616,7 @@ fn absolute(directory: &str, path: &str) -> String {
     if path.starts_with('/') {
         return path.to_owned();
     }
-    let joined = clean_path(&format!("{directory}/{path}"));
+    let joined = clean(&format!("{directory}/{path}"));
     let slash = if joined.ends_with('/') { "" } else { "/" };
     if path.ends_with('/') {
         format!("{joined}{slash}")

@@ -40,7 +40,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use thiserror::Error;
 
 pub use probe::{Finding, Findings};
-pub use root::{Owner, Root, RootError};
+pub use root::{Owner, Root, RootError, RootFile, RootListing};
 pub use step::{DEFAULT_PATH, HOSTNAME, Step, StepFile};
 pub use wall::Protection;
 

@@ -12,10 +12,12 @@
 //! exactly the paths that are not excluded, and never looks where there are none.
 
 mod expression;
+mod patterns;
 
 use super::clean::clean;
 use super::wildcard::Wildcard;
 use expression::Expression;
+pub use patterns::Patterns;
 
 /// The patterns of an ignore file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -206,6 +208,11 @@ impl Pattern {
         if path.is_empty() {
             return Ok(None);
         }
+        Self::compile(text, path, line).map(Some)
+    }
+
+    /// The pattern that `path`, which is not empty, is; it was written as `text`.
+    fn compile(text: &str, path: &str, line: usize) -> Result<Self, String> {
         let path = clean(path);
         let (exception, path) = match path.strip_prefix('!') {
             Some(rest) => (true, rest),
@@ -216,7 +223,7 @@ impl Pattern {
         }
         Wildcard::parse(path).map_err(|bad| bad.reason.to_owned())?;
         let matcher = Matcher::parse(path)?;
-        Ok(Some(Self { text: text.to_owned(), line, exception, matcher }))
+        Ok(Self { text: text.to_owned(), line, exception, matcher })
     }
 }
 

@@ -8,21 +8,16 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use rustix::fs::{self as rfs, AtFlags, FileType, Mode, OFlags, RawDir, Stat};
-use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::apply::CAPABILITY;
 use super::{Root, RootError};
-use crate::layer::{Entry, LayerWriter, Metadata, Node, TreePath, Xattrs};
-use crate::sandbox::ledger::inode_key;
-use crate::sandbox::rules::mode;
-use crate::sandbox::sys::{self, FileIdentity};
+use crate::context::fingerprint::user_attributes;
+use crate::layer::{Entry, LayerWriter, Node, TreePath};
 
 /// What is known of a file from before the step.
 #[derive(Debug, Clone, Copy)]
@@ -139,12 +134,6 @@ impl Root {
         self.forget_snapshot();
         self.write_changes(writer)
     }
-
-    fn identity(&self) -> Result<FileIdentity, RootError> {
-        let owner = self.owner();
-        FileIdentity::assume(owner.uid, owner.gid)
-            .map_err(RootError::at("act as the owner of", &TreePath::root()))
-    }
 }
 
 /// A walk over the root that makes a snapshot and, with a writer, a layer.
@@ -167,9 +156,9 @@ struct Writing<'w> {
 }
 
 /// A file as found.
-struct Found {
-    name: Vec<u8>,
-    stat: Stat,
+pub(super) struct Found {
+    pub(super) name: Vec<u8>,
+    pub(super) stat: Stat,
 }
 
 impl Walk<'_, '_> {
@@ -205,7 +194,7 @@ impl Walk<'_, '_> {
         {
             self.consider_directory(entry, attributes, old_attributes)?;
         }
-        let found = list(directory, path)?;
+        let found = list_directory(directory, path)?;
         let mut known = Vec::with_capacity(found.len());
         let old_entries = old.and_then(|old| Some(self.old?.entries(old.directory))).unwrap_or_default();
         let mut old_entries = old_entries.iter().peekable();
@@ -347,30 +336,13 @@ impl Walk<'_, '_> {
 
     /// The entry of a file, whose content goes apart; `None` for a socket, which no image has.
     fn entry(&self, path: &TreePath, found: &Found, fd: BorrowedFd<'_>) -> Result<Option<Entry>, RootError> {
-        let stat = &found.stat;
-        let (seen_mode, uid, gid, device) = self.root.seen(stat);
-        let (major, minor) = (device >> 20, device & 0xf_ffff);
-        let node = match seen_mode & mode::KIND {
-            mode::DIRECTORY => Node::Directory,
-            mode::SYMLINK => {
-                let target = rfs::readlinkat(fd, "", Vec::new()).map_err(RootError::at("read", path))?;
-                Node::Symlink { target: target.into_bytes() }
-            }
-            mode::CHARACTER => Node::CharDevice { major, minor },
-            mode::BLOCK => Node::BlockDevice { major, minor },
-            mode::FIFO => Node::Fifo,
-            mode::SOCKET => return Ok(None),
-            _ => Node::File { size: stat.st_size.unsigned_abs() },
-        };
-        let mut xattrs = Xattrs::new();
+        let target = || Ok(rfs::readlinkat(fd, "", Vec::new())?.into_bytes());
+        let described = self.root.describe(&found.stat, target).map_err(RootError::at("look at", path))?;
+        let Some((node, mut metadata)) = described else { return Ok(None) };
         if matches!(node, Node::Directory | Node::File { .. }) {
-            xattrs = user_attributes(fd).map_err(RootError::at("read the attributes of", path))?;
+            let attributes = user_attributes(fd).map_err(RootError::at("read the attributes of", path))?;
+            metadata.xattrs.extend(attributes);
         }
-        if let Some(capability) = self.root.capability(stat) {
-            xattrs.insert(CAPABILITY.to_vec(), capability);
-        }
-        let mode = seen_mode & mode::PERMISSIONS;
-        let metadata = Metadata { mode, uid, gid, mtime: stat.st_mtime, xattrs };
         Ok(Some(Entry { path: path.clone(), node, metadata }))
     }
 }
@@ -385,32 +357,8 @@ impl Writing<'_> {
     }
 }
 
-impl Root {
-    /// A file as steps see it: kind and permissions, owner, group, device.
-    pub(super) fn seen(&self, stat: &Stat) -> (u32, u32, u32, u32) {
-        let key = inode_key(&self.devices(), stat.st_dev, stat.st_ino);
-        let kind = stat.st_mode & mode::KIND;
-        match key.and_then(|key| self.ledger().get(key)) {
-            None => (stat.st_mode, 0, 0, 0),
-            Some(record) => match record.mode & mode::KIND {
-                // Only an empty file stands for a device.
-                device @ (mode::CHARACTER | mode::BLOCK) if kind == mode::REGULAR && stat.st_size == 0 => {
-                    (device | record.mode & mode::PERMISSIONS, record.uid, record.gid, record.device)
-                }
-                _ => (kind | record.mode & mode::PERMISSIONS, record.uid, record.gid, 0),
-            },
-        }
-    }
-
-    fn capability(&self, stat: &Stat) -> Option<Vec<u8>> {
-        let key = inode_key(&self.devices(), stat.st_dev, stat.st_ino)?;
-        let (bytes, length) = self.ledger().find(key)?.capability()?;
-        bytes.get(..length).map(<[u8]>::to_vec)
-    }
-}
-
 /// The entries of a directory, sorted by name.
-fn list(directory: &OwnedFd, path: &TreePath) -> Result<Vec<Found>, RootError> {
+pub(super) fn list_directory(directory: &OwnedFd, path: &TreePath) -> Result<Vec<Found>, RootError> {
     let mut buffer = Vec::with_capacity(32 << 10);
     let mut names = Vec::new();
     let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
@@ -434,30 +382,4 @@ fn list(directory: &OwnedFd, path: &TreePath) -> Result<Vec<Found>, RootError> {
 
 fn ctime(stat: &Stat) -> i64 {
     stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(stat.st_ctime_nsec as i64)
-}
-
-/// The `user.*` attributes of what is open.
-fn user_attributes(fd: BorrowedFd<'_>) -> io::Result<Xattrs> {
-    let path = sys::fd_path(fd);
-    let mut names = vec![0; 256];
-    let length = loop {
-        match rfs::listxattr(&path, &mut names) {
-            Ok(length) => break length,
-            Err(Errno::RANGE) => names.resize(names.len() * 8, 0),
-            Err(Errno::NOTSUP) => break 0,
-            Err(error) => return Err(error.into()),
-        }
-    };
-    let mut attributes = Xattrs::new();
-    for name in names.get(..length).unwrap_or_default().split(|byte| *byte == 0) {
-        if !name.starts_with(b"user.") {
-            continue;
-        }
-        // The kernel's limit on a value.
-        let mut value = vec![0; 65_536];
-        let length = rfs::getxattr(&path, OsStr::from_bytes(name), &mut value)?;
-        value.truncate(length);
-        attributes.insert(name.to_vec(), value);
-    }
-    Ok(attributes)
 }

@@ -26,11 +26,13 @@ use crate::layer::TreePath;
 mod apply;
 mod changes;
 mod error;
+mod read;
 pub(super) mod stubs;
 #[cfg(test)]
 mod tests;
 
 pub use error::RootError;
+pub use read::{RootFile, RootListing};
 
 use changes::Snapshot;
 
@@ -103,9 +105,8 @@ impl Root {
 
     fn make_directories(&self, path: &Path) -> io::Result<()> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = |path: &Path| {
-            rfs::openat2(&self.directory, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)
-        };
+        let open =
+            |path: &Path| rfs::openat2(&self.directory, path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
         match open(path) {
             Ok(_) => return Ok(()),
             Err(rustix::io::Errno::NOENT) => {}

@@ -1,0 +1,255 @@
+//! What the sources of an instruction mean.
+
+use std::borrow::Cow;
+
+use super::error::TransferError;
+use super::explain;
+use super::item::{Item, Piece};
+use super::origin::{Found, Origin, Seen};
+use super::walk::{Filter, walk};
+use crate::context::ignore::{IgnoreError, Patterns};
+use crate::context::wildcard::{Wildcard, has_wildcard, split};
+use crate::context::{Led, clean};
+use crate::dockerfile::{Diagnostic, Span, quote};
+use crate::layer::{LayerError, Node, TreePath, is_archive};
+use crate::plan::{Transfer, Unpack};
+
+/// What stands between the part of a `--parents` source that is kept and the part that is not.
+const PIVOT: &str = "/./";
+
+/// The files that were selected, without their digests.
+pub(super) struct Selected {
+    pub pieces: Vec<Piece>,
+    pub notices: Vec<Diagnostic>,
+}
+
+/// Finds what the sources mean.
+pub(super) fn select(transfer: &Transfer, origin: &Origin<'_>) -> Result<Selected, TransferError> {
+    let exclude = Patterns::new(transfer.exclude.iter().map(String::as_str))
+        .map_err(|fault| bad_exclude(transfer, &fault))?;
+    let mut selector = Selector {
+        transfer,
+        origin,
+        exclude,
+        selected: Selected { pieces: Vec::new(), notices: Vec::new() },
+    };
+    for (number, (text, span)) in transfer.paths.iter().enumerate() {
+        selector.source(number, text, *span)?;
+    }
+    Ok(selector.selected)
+}
+
+struct Selector<'a> {
+    transfer: &'a Transfer,
+    origin: &'a Origin<'a>,
+    exclude: Patterns,
+    selected: Selected,
+}
+
+/// A source, taken apart.
+struct Source<'t> {
+    number: usize,
+    /// As it was written.
+    text: &'t str,
+    span: Span,
+    /// `--parents`: what is taken, seen from what the rest of the source means.
+    include: Option<Patterns>,
+}
+
+impl Selector<'_> {
+    fn source(&mut self, number: usize, text: &str, span: Span) -> Result<(), TransferError> {
+        if let Some(finding) = explain::remote(self.transfer, text, span) {
+            return Err(finding.into());
+        }
+        let mut source = Source { number, text, span, include: None };
+        if !self.transfer.parents {
+            let count = self.matches(&source, text)?;
+            if count == 0 {
+                self.selected.notices.push(explain::no_match(self.origin, text, span)?);
+            }
+            return Ok(());
+        }
+        let (base, pattern) = text.split_once(PIVOT).unwrap_or(("/", text));
+        let rooted = clean(&format!("/{pattern}"));
+        let pattern = rooted.strip_prefix('/').unwrap_or(&rooted);
+        let include = Patterns::new([pattern]).map_err(|fault| bad_pattern(text, span, &fault.reason))?;
+        if include.is_empty() {
+            let hint =
+                "write what is to be copied behind the directory whose name is not to be kept: `./src/./*`";
+            let message = format!("{} leaves nothing for `--parents` to copy", quote(text));
+            return Err(Diagnostic::error(message, span).hint(hint).into());
+        }
+        source.include = Some(include);
+        let before = self.selected.pieces.len();
+        self.matches(&source, base)?;
+        let taken = |piece: &Piece| piece.items.len() > 1 || !piece.is_directory();
+        if !self.selected.pieces.iter().skip(before).any(taken) {
+            if has_wildcard(base) || has_wildcard(pattern) {
+                self.selected.notices.push(explain::no_match(self.origin, text, span)?);
+            } else {
+                let path = TreePath::clean(clean(&format!("/{base}/{pattern}")).as_bytes())?;
+                return Err(explain::missing(self.origin, text, span, &path)?.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what a path or pattern means; gives how many files or directories that were.
+    fn matches(&mut self, source: &Source<'_>, text: &str) -> Result<usize, TransferError> {
+        let (directory, pattern) = split(&clean(&format!("/{text}")));
+        let Some(pattern) = pattern else {
+            let written = TreePath::clean(directory.as_bytes())?;
+            self.piece(source, &written, false)?;
+            return Ok(1);
+        };
+        let wildcard =
+            Wildcard::parse(&pattern).map_err(|bad| bad_pattern(source.text, source.span, bad.reason))?;
+        let base = self.follow(source, &TreePath::clean(directory.as_bytes())?)?;
+        let mut search = Search { origin: self.origin, wildcard, parts: parts(&pattern), found: Vec::new() };
+        match self.origin.look(&base)? {
+            Seen::File(Found { node: Node::Directory, .. }) => search.directory(&base, b"", 0)?,
+            Seen::File(_) | Seen::Socket => {}
+            Seen::Nothing => {
+                return Err(explain::missing(self.origin, source.text, source.span, &base)?.into());
+            }
+        }
+        for path in &search.found {
+            self.piece(source, path, true)?;
+        }
+        Ok(search.found.len())
+    }
+
+    /// Adds what is at a path.
+    fn piece(
+        &mut self,
+        source: &Source<'_>,
+        written: &TreePath,
+        by_pattern: bool,
+    ) -> Result<(), TransferError> {
+        let at = self.follow(source, written)?;
+        let found = match self.origin.look(&at)? {
+            Seen::File(found) => found,
+            Seen::Nothing => return Err(explain::missing(self.origin, source.text, source.span, &at)?.into()),
+            // A pattern means many things, and some of them happen to be sockets.
+            Seen::Socket if by_pattern => return Ok(()),
+            Seen::Socket => {
+                let message = format!("{} is a socket, which no image can hold", quote(source.text));
+                return Err(Diagnostic::error(message, source.span).into());
+            }
+        };
+        let is_directory = found.node == Node::Directory;
+        if by_pattern || !is_directory {
+            self.check_not_excluded(source, written)?;
+        }
+        let mut unpacks = false;
+        let items = if is_directory {
+            let filter = Filter { include: source.include.as_ref(), exclude: &self.exclude };
+            walk(self.origin, &at, found, filter)?
+        } else {
+            unpacks = self.is_archive(&found, &at)?;
+            vec![Item::new(Found { name: Vec::new(), ..found }, 0)]
+        };
+        let name = written.file_name().unwrap_or_default().to_vec();
+        self.selected.pieces.push(Piece { source: source.number, name, at, unpacks, items });
+        Ok(())
+    }
+
+    /// Where a path leads.
+    fn follow(&self, source: &Source<'_>, written: &TreePath) -> Result<TreePath, TransferError> {
+        match self.origin.resolve(written.as_bytes())? {
+            Led::To(path) => Ok(TreePath::new(path)?),
+            Led::Loop => {
+                let message = format!("{} leads over too many links", quote(source.text));
+                Err(Diagnostic::error(message, source.span).into())
+            }
+            Led::NotADirectory(path) => {
+                let path = self.origin.shown(&TreePath::new(path)?);
+                let message =
+                    format!("{} is not a directory, and {} is in it", quote(&path), quote(source.text));
+                Err(Diagnostic::error(message, source.span).into())
+            }
+        }
+    }
+
+    /// Whether a file is to be unpacked.
+    fn is_archive(&self, found: &Found, at: &TreePath) -> Result<bool, TransferError> {
+        if self.transfer.unpack == Unpack::Never || !matches!(found.node, Node::File { size: 1.. }) {
+            return Ok(false);
+        }
+        let directory = at.parent().unwrap_or_default();
+        let file = self.origin.opener().open(&directory, at.file_name().unwrap_or_default())?;
+        is_archive(file).map_err(|error| match error {
+            LayerError::Source(_, source) => TransferError::Read {
+                path: self.origin.shown(at),
+                origin: self.origin.name().to_owned(),
+                source,
+            },
+            error => error.into(),
+        })
+    }
+
+    /// BuildKit applies `--exclude` only within directories that are copied, and its documentation says otherwise.
+    fn check_not_excluded(&self, source: &Source<'_>, written: &TreePath) -> Result<(), TransferError> {
+        let name = written.file_name().unwrap_or_default();
+        let pattern = [written.as_bytes(), name].into_iter().find_map(|path| self.exclude.decider(path));
+        let Some(pattern) = pattern else { return Ok(()) };
+        let shown = self.origin.shown(written);
+        let message = format!("{} is a source, and `--exclude={}` is for it", quote(&shown), pattern.text);
+        let hint = if has_wildcard(source.text) {
+            "copy the directory it is in with `--exclude`, or name what is wanted; BuildKit copies it all the same"
+        } else {
+            "take it out of the sources, or take the flag away; BuildKit copies it all the same"
+        };
+        Err(Diagnostic::error(message, source.span).hint(hint).into())
+    }
+}
+
+/// A search for what a pattern means.
+struct Search<'a> {
+    origin: &'a Origin<'a>,
+    wildcard: Wildcard,
+    /// The parts of the pattern, if each part of a name has one of its own.
+    parts: Option<Vec<Wildcard>>,
+    found: Vec<TreePath>,
+}
+
+impl Search<'_> {
+    /// Looks through one directory. What is found is not looked into.
+    fn directory(&mut self, at: &TreePath, relative: &[u8], depth: usize) -> Result<(), TransferError> {
+        let (_, files) = self.origin.list(at)?;
+        for found in files {
+            let path = match relative {
+                b"" => Cow::Borrowed(found.name.as_slice()),
+                relative => [relative, b"/", &found.name].concat().into(),
+            };
+            if self.wildcard.matches(&path) {
+                self.found.push(at.join(&found.name)?);
+            } else if found.node == Node::Directory && self.may_go_into(&found.name, depth) {
+                self.directory(&at.join(&found.name)?, &path, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn may_go_into(&self, name: &[u8], depth: usize) -> bool {
+        self.parts.as_ref().is_none_or(|parts| {
+            depth + 1 < parts.len() && parts.get(depth).is_some_and(|part| part.matches(name))
+        })
+    }
+}
+
+/// The parts of a pattern between its slashes, if that is what the slashes in it are.
+fn parts(pattern: &str) -> Option<Vec<Wildcard>> {
+    let parts: Vec<_> = pattern.split('/').map(Wildcard::parse).collect::<Result<_, _>>().ok()?;
+    (Wildcard::parse(pattern).ok()?.depth() == Some(parts.len())).then_some(parts)
+}
+
+fn bad_pattern(text: &str, span: Span, reason: &str) -> TransferError {
+    let message = format!("{} is not a pattern: {reason}", quote(text));
+    Diagnostic::error(message, span).hint("a `\\` before a letter takes its meaning away: `\\[`").into()
+}
+
+fn bad_exclude(transfer: &Transfer, fault: &IgnoreError) -> TransferError {
+    let message = format!("`--exclude={}` is not a pattern: {}", fault.text, fault.reason);
+    Diagnostic::error(message, transfer.destination_span).into()
+}
