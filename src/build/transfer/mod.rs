@@ -151,6 +151,3 @@ fn flag<T>(
     };
     Ok(Some(parse(text).map_err(fault)?))
 }
-
-#[cfg(test)]
-mod tests;
