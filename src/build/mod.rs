@@ -1,4 +1,7 @@
 //! Executes a plan.
 
+mod error;
 pub mod request;
 pub mod transfer;
+
+pub use error::{BuildError, ImageFault};

@@ -4,14 +4,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use thiserror::Error;
-
 use crate::image::{Descriptor, Digest, Platform, Reference};
-use crate::layer::{Compression, LayerError};
-use crate::registry::{Client, RegistryError};
-use crate::report::{Findings, Report};
-use crate::sandbox::SandboxError;
-use crate::store::{Store, StoreError};
+use crate::layer::Compression;
+use crate::registry::Client;
+use crate::report::Report;
+use crate::store::Store;
 
 /// A build, as asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,50 +178,6 @@ pub struct BuildOutcome {
     pub pushed: Vec<Reference>,
     /// The files and directories it was written to.
     pub written: Vec<PathBuf>,
-}
-
-/// Why there is no image.
-#[derive(Debug, Error)]
-pub enum BuildError {
-    /// The Dockerfile is wrong, or asks for something that is not there: the findings say where and what.
-    #[error(transparent)]
-    Dockerfile(Box<Findings>),
-    /// The context, or a file that the request names, cannot be used.
-    #[error("{what}")]
-    Input {
-        /// What is wrong with which file.
-        what: String,
-        /// What the system said, if it did.
-        source: Option<std::io::Error>,
-        /// What to do about it.
-        hint: Option<String>,
-    },
-    /// A step ran and failed. The one finding points at its instruction and says how it failed.
-    #[error(transparent)]
-    Step(Box<Findings>),
-    /// Steps cannot be run here.
-    #[error(transparent)]
-    Sandbox(#[from] SandboxError),
-    /// A registry refused or failed.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A layer of an image cannot be read or written.
-    #[error(transparent)]
-    Layer(#[from] LayerError),
-    /// The result cannot be written where it is to go.
-    #[error("cannot write `{}`", path.display())]
-    Output {
-        /// Where.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// It was given up because it was cancelled.
-    #[error("cancelled")]
-    Cancelled,
 }
 
 /// Whether what is being done is to be given up. Clones are one and the same.
