@@ -30,7 +30,7 @@ pub(super) fn remote(transfer: &Transfer, text: &str, span: Span) -> Option<Diag
 
 /// A source that is not there; `at` is where it leads.
 pub(super) fn missing(
-    origin: &Origin<'_>,
+    origin: &Origin,
     text: &str,
     span: Span,
     at: &TreePath,
@@ -60,7 +60,7 @@ pub(super) fn missing(
 
 /// A pattern that no file has. As with BuildKit it is no error: `COPY package.json package-lock.json* ./` is how
 /// a file is copied that may be missing.
-pub(super) fn no_match(origin: &Origin<'_>, text: &str, span: Span) -> Result<Diagnostic, TransferError> {
+pub(super) fn no_match(origin: &Origin, text: &str, span: Span) -> Result<Diagnostic, TransferError> {
     let message = format!("{} means no file in {}", quote(text), origin.name());
     let finding = Diagnostic::warning(message, span).label("nothing matches");
     let Files::Context(context) = origin.files() else { return Ok(finding) };
@@ -86,7 +86,7 @@ pub(super) fn no_match(origin: &Origin<'_>, text: &str, span: Span) -> Result<Di
 }
 
 /// A file that is there and nearly has the name.
-fn similar(origin: &Origin<'_>, at: &TreePath) -> Result<Option<String>, TransferError> {
+fn similar(origin: &Origin, at: &TreePath) -> Result<Option<String>, TransferError> {
     let mut directory = TreePath::root();
     for component in at.components() {
         let next = directory.join(component)?;

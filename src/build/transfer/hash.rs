@@ -32,7 +32,7 @@ struct Answer {
 /// Gives each file its digest and its attributes.
 pub(super) fn hash(
     pieces: &mut [Piece],
-    origin: &Origin<'_>,
+    origin: &Origin,
     digests: Option<&Digests>,
     threads: NonZeroUsize,
 ) -> Result<(), TransferError> {
@@ -64,7 +64,7 @@ pub(super) fn hash(
 fn read_all(
     pieces: &[Piece],
     places: &[Place],
-    origin: &Origin<'_>,
+    origin: &Origin,
     digests: Option<&Digests>,
     threads: NonZeroUsize,
 ) -> Result<Vec<Answer>, TransferError> {
@@ -108,7 +108,7 @@ fn read_all(
 
 struct Reader<'a> {
     pieces: &'a [Piece],
-    origin: &'a Origin<'a>,
+    origin: &'a Origin,
     digests: Option<&'a Digests>,
     opener: Opener<'a>,
     buffer: Vec<u8>,

@@ -50,6 +50,7 @@ mod walk;
 mod write;
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 pub use error::TransferError;
 pub use memory::{keep, recall};
@@ -78,9 +79,9 @@ pub struct Reading<'a> {
 
 /// The files that an instruction copies, with their digests.
 #[derive(Debug)]
-pub struct Selection<'a> {
-    transfer: &'a Transfer,
-    origin: Origin<'a>,
+pub struct Selection {
+    transfer: Arc<Transfer>,
+    origin: Origin,
     pieces: Vec<Piece>,
     chown: Option<Chown>,
     chmod: Option<Chmod>,
@@ -88,20 +89,20 @@ pub struct Selection<'a> {
     digest: Digest,
 }
 
-impl<'a> Selection<'a> {
+impl Selection {
     /// Finds out what the sources of an instruction are, and reads their contents as far as that is needed.
     ///
     /// # Errors
     /// [`TransferError::Mistake`] for what the author can mend: a source that is not there, a pattern, mode or owner that
     /// is none. Else if a file cannot be read, or changes meanwhile.
     pub fn new(
-        transfer: &'a Transfer,
-        origin: Origin<'a>,
+        transfer: Arc<Transfer>,
+        origin: Origin,
         reading: Reading<'_>,
     ) -> Result<Self, TransferError> {
         let chown = flag("chown", transfer.chown.as_ref(), Chown::parse)?;
         let chmod = flag("chmod", transfer.chmod.as_ref(), Chmod::parse)?;
-        let selected = select::select(transfer, &origin)?;
+        let selected = select::select(&transfer, &origin)?;
         let mut pieces = selected.pieces;
         hash::hash(&mut pieces, &origin, reading.digests, reading.threads)?;
         let applied = key::Applied { chown: chown.as_ref(), chmod: chmod.as_ref(), inline: &transfer.inline };

@@ -1,8 +1,8 @@
 //! Where files come from: a context or a root filesystem, seen alike.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use super::error::TransferError;
 use crate::context::{ContextError, ContextFile, Kind, Led, LocalContext, Stamp, open_in};
@@ -10,19 +10,19 @@ use crate::layer::{Metadata, Node, TreePath, Xattrs};
 use crate::sandbox::{Root, RootFile};
 
 /// Where the sources of a COPY or ADD are.
-#[derive(Debug, Clone, Copy)]
-pub enum Files<'a> {
+#[derive(Debug, Clone)]
+pub enum Files {
     /// The build context, or a named one that is a directory.
-    Context(&'a LocalContext),
+    Context(Arc<LocalContext>),
     /// The files of a stage or an image.
-    Root(&'a Root),
+    Root(Arc<Root>),
 }
 
 /// Where the sources of a COPY or ADD are, and what that is called in messages.
 #[derive(Debug, Clone)]
-pub struct Origin<'a> {
-    files: Files<'a>,
-    name: Cow<'a, str>,
+pub struct Origin {
+    files: Files,
+    name: Arc<str>,
 }
 
 /// A file of an origin.
@@ -45,14 +45,14 @@ pub(super) enum Seen {
     File(Found),
 }
 
-impl<'a> Origin<'a> {
+impl Origin {
     /// The build context, or a named one: `the build context`, ``context `tools` ``.
-    pub fn context(context: &'a LocalContext, name: impl Into<Cow<'a, str>>) -> Self {
+    pub fn context(context: Arc<LocalContext>, name: impl Into<Arc<str>>) -> Self {
         Self { files: Files::Context(context), name: name.into() }
     }
 
     /// The files of a stage or an image: ``stage `build` ``, ``image `busybox` ``.
-    pub fn root(root: &'a Root, name: impl Into<Cow<'a, str>>) -> Self {
+    pub fn root(root: Arc<Root>, name: impl Into<Arc<str>>) -> Self {
         Self { files: Files::Root(root), name: name.into() }
     }
 
@@ -62,14 +62,14 @@ impl<'a> Origin<'a> {
     }
 
     /// What is behind it.
-    pub fn files(&self) -> Files<'a> {
-        self.files
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// How a path is shown in messages: contexts have relative paths, images absolute ones.
     pub(super) fn shown(&self, path: &TreePath) -> String {
         let text = String::from_utf8_lossy(path.as_bytes());
-        match self.files {
+        match &self.files {
             Files::Context(_) if path.is_root() => ".".to_owned(),
             Files::Context(_) => text.into_owned(),
             Files::Root(_) => format!("/{text}"),
@@ -78,7 +78,7 @@ impl<'a> Origin<'a> {
 
     /// What is at a path. Links are not followed.
     pub(super) fn look(&self, path: &TreePath) -> Result<Seen, TransferError> {
-        Ok(match self.files {
+        Ok(match &self.files {
             Files::Context(context) => match context.lookup(path.as_bytes())? {
                 None => Seen::Nothing,
                 Some(file) => Found::of_context(file).map_or(Seen::Socket, Seen::File),
@@ -91,7 +91,7 @@ impl<'a> Origin<'a> {
 
     /// What is in a directory, sorted by name, and the directory's own attributes. Sockets are left out.
     pub(super) fn list(&self, path: &TreePath) -> Result<(Xattrs, Vec<Found>), TransferError> {
-        Ok(match self.files {
+        Ok(match &self.files {
             Files::Context(context) => {
                 let listing = context.list(path.as_bytes())?;
                 (listing.attributes, listing.files.into_iter().filter_map(Found::of_context).collect())
@@ -105,7 +105,7 @@ impl<'a> Origin<'a> {
 
     /// Where a path leads, all links followed.
     pub(super) fn resolve(&self, path: &[u8]) -> Result<Led, TransferError> {
-        Ok(match self.files {
+        Ok(match &self.files {
             Files::Context(context) => context.resolve(path, true)?,
             Files::Root(root) => root.resolve(path, true)?,
         })
@@ -141,7 +141,7 @@ impl Found {
 
 /// Opens files, and keeps the directory of the last one: the next is most often in it too.
 pub(super) struct Opener<'a> {
-    origin: &'a Origin<'a>,
+    origin: &'a Origin,
     directory: Option<(TreePath, OwnedFd)>,
 }
 
@@ -149,14 +149,14 @@ impl Opener<'_> {
     /// Opens a regular file by its directory and name.
     pub(super) fn open(&mut self, directory: &TreePath, name: &[u8]) -> Result<File, TransferError> {
         // The owner of a root's files may be somebody else than this process.
-        let _identity = match self.origin.files {
+        let _identity = match &self.origin.files {
             Files::Root(root) => Some(root.identity()?),
             Files::Context(_) => None,
         };
         let opened = match &self.directory {
             Some((path, opened)) if path == directory => opened,
             _ => {
-                let opened = match self.origin.files {
+                let opened = match &self.origin.files {
                     Files::Context(context) => context.open_directory(directory.as_bytes())?,
                     Files::Root(root) => root.open_directory(directory)?,
                 };
@@ -165,7 +165,7 @@ impl Opener<'_> {
         };
         open_in(opened.as_fd(), name).map_err(|source| {
             let path = directory.join(name).unwrap_or_default();
-            match self.origin.files {
+            match &self.origin.files {
                 Files::Context(context) => {
                     ContextError::File { operation: "read", path: context.shown(path.as_bytes()), source }
                         .into()

@@ -15,7 +15,7 @@ use crate::plan::Transfer;
 pub(super) struct Placer<'a> {
     pub canvas: Canvas<'a>,
     pub transfer: &'a Transfer,
-    pub origin: &'a Origin<'a>,
+    pub origin: &'a Origin,
     pub owner: Option<Owner>,
     pub chmod: Option<&'a Chmod>,
     /// The time of what has none of its own.

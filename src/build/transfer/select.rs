@@ -24,7 +24,7 @@ pub(super) struct Selected {
 }
 
 /// Finds what the sources mean.
-pub(super) fn select(transfer: &Transfer, origin: &Origin<'_>) -> Result<Selected, TransferError> {
+pub(super) fn select(transfer: &Transfer, origin: &Origin) -> Result<Selected, TransferError> {
     let exclude = Patterns::new(transfer.exclude.iter().map(String::as_str))
         .map_err(|fault| bad_exclude(transfer, &fault))?;
     let mut selector = Selector {
@@ -41,7 +41,7 @@ pub(super) fn select(transfer: &Transfer, origin: &Origin<'_>) -> Result<Selecte
 
 struct Selector<'a> {
     transfer: &'a Transfer,
-    origin: &'a Origin<'a>,
+    origin: &'a Origin,
     exclude: Patterns,
     selected: Selected,
 }
@@ -206,7 +206,7 @@ impl Selector<'_> {
 
 /// A search for what a pattern means.
 struct Search<'a> {
-    origin: &'a Origin<'a>,
+    origin: &'a Origin,
     wildcard: Wildcard,
     /// The parts of the pattern, if each part of a name has one of its own.
     parts: Option<Vec<Wildcard>>,

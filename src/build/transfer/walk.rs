@@ -22,7 +22,7 @@ pub(super) struct Filter<'p> {
 
 /// The items of a directory: itself, and what of its content is taken.
 pub(super) fn walk(
-    origin: &Origin<'_>,
+    origin: &Origin,
     at: &TreePath,
     top: Found,
     filter: Filter<'_>,
@@ -45,7 +45,7 @@ pub(super) fn walk(
 }
 
 struct Walker<'a> {
-    origin: &'a Origin<'a>,
+    origin: &'a Origin,
     filter: Filter<'a>,
     items: Vec<Item>,
     /// The directories from the top to where the walk is.

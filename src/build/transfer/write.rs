@@ -35,7 +35,7 @@ impl Target<'_> {
     pub const TIME: i64 = 315_619_200;
 }
 
-impl Selection<'_> {
+impl Selection {
     /// Writes what the instruction adds to the image: what it copies, and the directories above that, which stay as they
     /// are. The writer is finished by the caller.
     ///
@@ -49,7 +49,7 @@ impl Selection<'_> {
         let nothing = Tree::default();
         let mut placer = Placer {
             canvas: Canvas::new(if is_linked { &nothing } else { target.image })?,
-            transfer: self.transfer,
+            transfer: &self.transfer,
             origin: &self.origin,
             owner: self.owner(target.image)?,
             chmod: self.chmod.as_ref(),
@@ -95,7 +95,7 @@ impl Selection<'_> {
 
 /// Writes what is on the canvas.
 struct Emitter<'s, 'w> {
-    selection: &'s Selection<'s>,
+    selection: &'s Selection,
     opener: Opener<'s>,
     /// The directory of the last item, by its piece and number there.
     directory: Option<((u32, ItemNumber), TreePath)>,
