@@ -1,7 +1,52 @@
-//! Executes a plan.
+//! Builds: executes a plan.
+//!
+//! A build reads the Dockerfile and plans it, finds the base images, computes the keys of all steps and looks them up,
+//! and only then does anything: the steps that are missing on the way to the target. Each step makes a layer, from the
+//! files of its source and what is known of the layers below; a root filesystem is unpacked only for a step that must
+//! run. Each layer leaves for the registry as soon as there is one.
+//!
+//! Invariants: nothing is named, here or on a registry, before everything it refers to is there; a build that fails
+//! leaves the store as it was, but for blobs and records that are right; everything else that a build writes is in its
+//! workspace, which goes with it.
 
+mod assemble;
+mod contexts;
+mod directory;
 mod error;
+mod executor;
+mod extract;
+mod fetch;
+mod images;
+mod inputs;
+mod keys;
+mod layers;
+mod layout;
+mod output;
+mod push;
 pub mod request;
+mod roots;
+mod run;
+mod steps;
+mod told;
 pub mod transfer;
+mod users;
+pub mod validate;
+
+use std::sync::Arc;
 
 pub use error::{BuildError, ImageFault};
+pub use push::push_named;
+use request::{BuildOutcome, BuildRequest, Services};
+
+/// Builds.
+///
+/// # Errors
+/// Why there is no image.
+pub async fn build(request: BuildRequest, services: Services) -> Result<BuildOutcome, BuildError> {
+    let cancellation = services.cancellation.clone();
+    let work = executor::build(request, Arc::new(services));
+    tokio::select! {
+        outcome = work => outcome,
+        () = cancellation.cancelled() => Err(BuildError::Cancelled),
+    }
+}

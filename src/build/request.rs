@@ -137,6 +137,14 @@ pub enum Destination {
 }
 
 impl Output {
+    /// The names that it pushes under.
+    pub fn pushed_names(&self) -> &[Reference] {
+        match self {
+            Self::Registry { names } => names,
+            _ => &[],
+        }
+    }
+
     /// Whether it is written to standard output, where nothing else may be then.
     pub fn is_stdout(&self) -> bool {
         match self {

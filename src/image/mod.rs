@@ -11,6 +11,7 @@ mod digest;
 mod manifest;
 mod platform;
 mod reference;
+mod select;
 
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::{Digest, DigestError, Sha256, hex};
@@ -18,3 +19,4 @@ pub use manifest::{Manifest, ManifestError, media_type};
 pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError, Repository};
+pub use select::select;

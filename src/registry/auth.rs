@@ -19,7 +19,7 @@ use super::client::{Client, lock};
 use super::credential::{Credential, Keychain, Login, normal_key};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
-use super::exchange::{Answer, Call, Payload, Shipment, Target};
+use super::exchange::{Call, Payload, Shipment, Target};
 use super::guard;
 use super::scope::Scopes;
 use super::secret::Secret;
@@ -104,6 +104,14 @@ pub(super) struct AuthCache {
     credentials: tokio::sync::Mutex<HashMap<(String, String), (Credential, Instant)>>,
 }
 
+/// A 401, as far as it matters for what answers it: the body of a response cannot be shared between threads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusal<'a> {
+    pub(super) url: &'a Url,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) authorization: &'a Authorization,
+}
+
 impl AuthCache {
     fn host(&self, endpoint: &Endpoint) -> Arc<Host> {
         lock(&self.hosts).entry(endpoint.registry.clone()).or_default().clone()
@@ -124,34 +132,34 @@ impl Client {
     pub(super) async fn answer_challenge(
         &self,
         call: &Call<'_>,
-        answer: &Answer,
+        refusal: Refusal<'_>,
         answers: u32,
     ) -> Result<Authorization, RegistryError> {
         let home = call.endpoint.url(self.scheme(call.endpoint), "")?;
-        if !guard::same_origin(&answer.url, &home) {
+        if !guard::same_origin(refusal.url, &home) {
             // Storage that a redirect led to: its challenges are not the registry's.
-            return Ok(answer.authorization.clone());
+            return Ok(refusal.authorization.clone());
         }
-        if let Some(token) = &answer.authorization.token {
+        if let Some(token) = &refusal.authorization.token {
             let host = self.inner.auth.host(call.endpoint);
             lock(&host.tokens).retain(|cached| cached.secret != *token);
         }
-        let before = match &answer.authorization.credential {
+        let before = match &refusal.authorization.credential {
             Some(credential) => credential.clone(),
             None => self.credential(call.endpoint, false).await?,
         };
-        let credential = if answer.authorization.is_sent() && before.is_from_helper() {
+        let credential = if refusal.authorization.is_sent() && before.is_from_helper() {
             self.credential(call.endpoint, true).await?
         } else {
             before.clone()
         };
         let is_new = credential != before;
         if answers > 0 && !is_new {
-            return Ok(answer.authorization.clone());
+            return Ok(refusal.authorization.clone());
         }
         let host = self.inner.auth.host(call.endpoint);
         let before = lock(&host.known).clone();
-        let (known, asked) = understand(call, &answer.url, &answer.response.headers, before)?;
+        let (known, asked) = understand(call, refusal.url, refusal.headers, before)?;
         *lock(&host.known) = Some(known.clone());
         let scopes = call.scopes.clone().and(&asked);
         self.authorization(call, &known, credential, &scopes).await

@@ -13,7 +13,7 @@ use reqwest::header::{
 };
 use reqwest::{Method, StatusCode, Url};
 
-use super::auth::Authorization;
+use super::auth::{Authorization, Refusal};
 use super::client::Client;
 use super::diagnostic;
 use super::endpoint::Endpoint;
@@ -129,6 +129,11 @@ impl Answer {
         self.response.status
     }
 
+    fn refusal(&self) -> Refusal<'_> {
+        let Self { response, url, authorization } = self;
+        Refusal { url, headers: &response.headers, authorization }
+    }
+
     /// The address in `Location`, which the registry may write relative to the one that was asked.
     ///
     /// # Errors
@@ -203,7 +208,7 @@ impl Client {
         loop {
             let answer = self.ship(call, authorization).await?;
             if answer.status() == StatusCode::UNAUTHORIZED && answers < MOST_ANSWERS {
-                let next = self.answer_challenge(call, &answer, answers).await?;
+                let next = self.answer_challenge(call, answer.refusal(), answers).await?;
                 // The same header would get the same answer.
                 if next.header() == answer.authorization.header() {
                     return Ok(Answer { authorization: next, ..answer });

@@ -223,6 +223,12 @@ impl Download {
         Ok(Blob { digest: self.digest, size: self.written })
     }
 
+    /// Gives up and keeps nothing: what came in turned out to be wrong. Followers fail.
+    pub fn discard(&mut self) {
+        self.remove();
+        self.progress.end(Outcome::Failed("what came in was not the blob".to_owned()));
+    }
+
     /// Gives up, and tells followers why. What came in is kept for the next attempt.
     pub fn fail(self, reason: &str) {
         self.progress.end(Outcome::Failed(reason.to_owned()));

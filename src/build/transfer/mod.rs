@@ -95,11 +95,7 @@ impl Selection {
     /// # Errors
     /// [`TransferError::Mistake`] for what the author can mend: a source that is not there, a pattern, mode or owner that
     /// is none. Else if a file cannot be read, or changes meanwhile.
-    pub fn new(
-        transfer: Arc<Transfer>,
-        origin: Origin,
-        reading: Reading<'_>,
-    ) -> Result<Self, TransferError> {
+    pub fn new(transfer: Arc<Transfer>, origin: Origin, reading: Reading<'_>) -> Result<Self, TransferError> {
         let chown = flag("chown", transfer.chown.as_ref(), Chown::parse)?;
         let chmod = flag("chmod", transfer.chmod.as_ref(), Chmod::parse)?;
         let selected = select::select(&transfer, &origin)?;

@@ -1,0 +1,159 @@
+//! The finished image: configuration and manifest, of layers that are there.
+
+use oci_spec::image::{ImageManifestBuilder, MediaType};
+
+use super::error::BuildError;
+use super::layers::Layer;
+use crate::image::{Descriptor, Digest, History, ImageConfig, media_type};
+
+/// A configuration and a manifest, as bytes.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The configuration.
+    pub config: Vec<u8>,
+    /// Its digest: the image's ID.
+    pub config_digest: Digest,
+    /// The manifest.
+    pub manifest: Vec<u8>,
+    /// Its digest.
+    pub digest: Digest,
+    /// The layers, lowest first.
+    pub layers: Vec<Layer>,
+}
+
+impl Image {
+    /// The image of a configuration, whose history has no times yet for what the build has made, and its layers, each
+    /// with the time it was made, if that is known.
+    ///
+    /// # Errors
+    /// If something cannot be serialised.
+    pub fn new(mut config: ImageConfig, layers: Vec<(Layer, Option<String>)>) -> Result<Self, BuildError> {
+        config.rootfs.diff_ids = layers.iter().map(|(layer, _)| layer.diff_id).collect();
+        let times: Vec<Option<String>> = layers.iter().map(|(_, created)| created.clone()).collect();
+        account_for_layers(&mut config, &times);
+        date(&mut config, &times);
+        let layers: Vec<Layer> = layers.into_iter().map(|(layer, _)| layer).collect();
+        let config = serde_json::to_vec(&config).map_err(serialising)?;
+        let config_digest = Digest::of(&config);
+        let config_type = MediaType::from(media_type::OCI_CONFIG);
+        let manifest = ImageManifestBuilder::default()
+            .schema_version(2_u32)
+            .media_type(media_type::OCI_MANIFEST)
+            .config(Descriptor::new(config_type, config.len() as u64, config_digest))
+            .layers(layers.iter().map(Layer::descriptor).collect::<Vec<_>>())
+            .build()
+            .map_err(|error| BuildError::refused(format!("cannot make the manifest: {error}")))?;
+        let manifest = serde_json::to_vec(&manifest).map_err(serialising)?;
+        let digest = Digest::of(&manifest);
+        Ok(Self { config, config_digest, manifest, digest, layers })
+    }
+
+    /// The manifest's descriptor.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(MediaType::from(media_type::OCI_MANIFEST), self.manifest.len() as u64, self.digest)
+    }
+}
+
+fn serialising(error: serde_json::Error) -> BuildError {
+    BuildError::refused(format!("cannot write JSON: {error}"))
+}
+
+/// Makes the history speak of as many layers as there are: images of other builders may not.
+fn account_for_layers(config: &mut ImageConfig, times: &[Option<String>]) {
+    let mut spoken_of = 0;
+    for entry in &mut config.history {
+        if spoken_of >= times.len() {
+            entry.empty_layer = true;
+        }
+        spoken_of += usize::from(!entry.empty_layer);
+    }
+    for created in times.iter().skip(spoken_of) {
+        config.history.push(History { created: created.clone(), ..History::default() });
+    }
+}
+
+/// Gives every entry of the history its time, as BuildKit does: a layer's entry has the layer's; any other has the time
+/// of the layer before it, or of the first new layer if there is none before.
+fn date(config: &mut ImageConfig, times: &[Option<String>]) {
+    let mut times = times.iter();
+    for entry in config.history.iter_mut().filter(|entry| !entry.empty_layer) {
+        let time = times.next().cloned().flatten();
+        entry.created = entry.created.take().or(time);
+    }
+    let mut current: Option<String> = None;
+    let mut missing = false;
+    for entry in &config.history {
+        match &entry.created {
+            Some(created) => {
+                current = Some(created.clone());
+                if missing {
+                    break;
+                }
+            }
+            None => missing = true,
+        }
+    }
+    missing = false;
+    for entry in &mut config.history {
+        match &entry.created {
+            Some(created) if missing => current = Some(created.clone()),
+            Some(_) => {}
+            None => {
+                missing = true;
+                entry.created = current.clone();
+            }
+        }
+    }
+    config.created = config.history.last().and_then(|entry| entry.created.clone());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(entries: &[(Option<&str>, bool)]) -> ImageConfig {
+        let entry = |(created, empty_layer): &(Option<&str>, bool)| History {
+            created: created.map(str::to_owned),
+            empty_layer: *empty_layer,
+            ..History::default()
+        };
+        ImageConfig { history: entries.iter().map(entry).collect(), ..ImageConfig::default() }
+    }
+
+    #[test]
+    fn entries_without_a_layer_take_the_time_of_the_one_before_or_of_the_first() {
+        // A base layer, ARG before the first layer, a layer, USER, a layer, CMD.
+        let mut image = config(&[
+            (Some("base"), false),
+            (None, true),
+            (None, false),
+            (None, true),
+            (None, false),
+            (None, true),
+        ]);
+        date(&mut image, &[None, Some("one".into()), Some("two".into())]);
+        let times: Vec<_> = image.history.iter().map(|entry| entry.created.as_deref().unwrap()).collect();
+        assert_eq!(times, ["base", "one", "one", "one", "two", "two"]);
+        assert_eq!(image.created.as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn the_history_speaks_of_every_layer_and_of_no_more() {
+        let mut too_few = config(&[(None, true)]);
+        account_for_layers(&mut too_few, &[Some("a".into()), None]);
+        assert_eq!(too_few.history.iter().filter(|entry| !entry.empty_layer).count(), 2);
+        let mut too_many = config(&[(Some("a"), false), (Some("b"), false)]);
+        account_for_layers(&mut too_many, &[None]);
+        assert!(!too_many.history[0].empty_layer && too_many.history[1].empty_layer);
+    }
+
+    #[test]
+    fn an_image_without_new_layers_keeps_the_time_of_its_base() {
+        let mut image = config(&[(Some("base"), false), (None, true)]);
+        date(&mut image, &[None]);
+        assert_eq!(image.created.as_deref(), Some("base"));
+        let mut nothing = config(&[(None, true)]);
+        date(&mut nothing, &[]);
+        assert_eq!(nothing.created, None);
+    }
+}

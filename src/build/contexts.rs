@@ -1,0 +1,103 @@
+//! The directories that files are copied from: the build context, and the named ones.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::BuildError;
+use super::request::{BuildRequest, ContextSource, NamedContext};
+use super::transfer::{Origin, Reading, Selection, TransferError, keep, recall};
+use crate::context::{Digests, LocalContext};
+use crate::plan::{Source, Transfer};
+use crate::store::Store;
+
+/// The contexts of a build that are directories.
+#[derive(Debug)]
+pub(super) struct Contexts {
+    main: Context,
+    named: BTreeMap<String, Context>,
+    threads: NonZeroUsize,
+}
+
+#[derive(Debug)]
+struct Context {
+    files: Arc<LocalContext>,
+    /// In messages.
+    name: Arc<str>,
+    /// What is known of its files from earlier builds; it learns.
+    digests: Option<Digests>,
+}
+
+impl Context {
+    fn open(
+        directory: &Path,
+        dockerfile: Option<&Path>,
+        name: String,
+        request: &BuildRequest,
+        store: &Store,
+    ) -> Result<Self, BuildError> {
+        let files = LocalContext::open(directory, dockerfile)?;
+        let digests = if request.no_cache { None } else { recall(store, &files)? };
+        Ok(Self { files: Arc::new(files), name: name.into(), digests })
+    }
+}
+
+impl Contexts {
+    /// Opens them. `dockerfile` is the file that it was read from, which may have an ignore file of its own; files are read by
+    /// `threads` threads.
+    ///
+    /// # Errors
+    /// If one cannot be opened.
+    pub fn open(
+        request: &BuildRequest,
+        dockerfile: Option<&Path>,
+        store: &Store,
+        threads: NonZeroUsize,
+    ) -> Result<Self, BuildError> {
+        let ContextSource::Directory(directory) = &request.context;
+        let main = Context::open(directory, dockerfile, "the build context".to_owned(), request, store)?;
+        let mut named = BTreeMap::new();
+        for (name, context) in &request.named_contexts {
+            if let NamedContext::Directory(directory) = context {
+                let shown = format!("the context `{name}`");
+                named.insert(name.clone(), Context::open(directory, None, shown, request, store)?);
+            }
+        }
+        Ok(Self { main, named, threads })
+    }
+
+    /// The directory of the build context, as it was named.
+    pub fn directory(&self) -> &Path {
+        self.main.files.path()
+    }
+
+    /// Selects the files of a transfer from a context. `None` if it takes them from elsewhere.
+    ///
+    /// # Errors
+    /// If the files cannot be selected or read.
+    pub fn select(&self, transfer: &Transfer) -> Result<Option<Selection>, TransferError> {
+        let context = match &transfer.source {
+            Source::Context => Some(&self.main),
+            Source::NamedContext(name) => self.named.get(name),
+            Source::Stage(_) | Source::Image(_) => None,
+        };
+        let Some(context) = context else { return Ok(None) };
+        let origin = Origin::context(Arc::clone(&context.files), Arc::clone(&context.name));
+        let reading = Reading { digests: context.digests.as_ref(), threads: self.threads };
+        Selection::new(Arc::new(transfer.clone()), origin, reading).map(Some)
+    }
+
+    /// Keeps what was found out of files for the next build.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn keep(&self, store: &Store) -> Result<(), TransferError> {
+        for context in std::iter::once(&self.main).chain(self.named.values()) {
+            if let Some(digests) = &context.digests {
+                keep(store, &context.files, digests)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,387 @@
+//! Carries out a plan: looks every step up, executes those that are missing on the way to the target.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use tokio::sync::{OnceCell, Semaphore};
+
+use super::assemble::Image;
+use super::contexts::Contexts;
+use super::error::BuildError;
+use super::fetch::{Fetcher, blocking};
+use super::images::Found;
+use super::inputs::{self, Planned, Text};
+use super::keys::Keys;
+use super::layers::Layer;
+use super::output;
+use super::push::Pusher;
+use super::request::{BuildOutcome, BuildRequest, Output, Services};
+use super::roots::Roots;
+use super::steps::sources;
+use super::told::tell_failure;
+use crate::cache::{LayerRecord, LocalCache};
+use crate::image::Reference;
+use crate::layer::{LayerOptions, LayerWriter, Pool};
+use crate::plan::{Base, Operation, Plan, Source, Stage, StageIndex, Step};
+use crate::report::{Built, Event, Started};
+use crate::sandbox::{Protection, Sandbox};
+
+/// A layer that a step made, now or before.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    pub layer: Layer,
+    /// When, RFC 3339.
+    pub created: String,
+}
+
+/// Builds.
+pub(super) async fn build(
+    request: BuildRequest,
+    services: Arc<Services>,
+) -> Result<BuildOutcome, BuildError> {
+    let text = Text::read(&request)?;
+    let planned = inputs::plan(&request, &services, &text).await?;
+    let executor = Executor::prepare(request, services, text, planned).await?;
+    Arc::new(executor).run().await
+}
+
+pub(super) struct Executor {
+    pub(super) request: BuildRequest,
+    pub(super) services: Arc<Services>,
+    pub(super) text: Text,
+    pub(super) plan: Plan,
+    images: BTreeMap<usize, Found>,
+    pub(super) contexts: Arc<Contexts>,
+    keys: Keys,
+    pub(super) cache: LocalCache,
+    /// What was found in the cache.
+    known: BTreeMap<(StageIndex, usize), LayerRecord>,
+    made: BTreeMap<(StageIndex, usize), OnceCell<Made>>,
+    pub(super) fetcher: Fetcher,
+    pub(super) roots: Roots,
+    /// The threads that compress; as many read files.
+    pub(super) pool: Pool,
+    sandbox: OnceCell<Arc<Sandbox>>,
+    pusher: Option<Pusher>,
+    /// Steps that are executed at one time.
+    turns: Semaphore,
+}
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, BuildError>> + Send + 'a>>;
+
+impl Executor {
+    /// Opens the contexts, computes all keys and looks them up.
+    async fn prepare(
+        request: BuildRequest,
+        services: Arc<Services>,
+        text: Text,
+        planned: Planned,
+    ) -> Result<Self, BuildError> {
+        let Planned { plan, images } = planned;
+        let store = services.store.clone();
+        let workspace = Arc::new(store.workspace()?);
+        // What killed builds have left is in nobody's way: it is cleared away beside the work.
+        let sweeping = store.clone();
+        std::mem::drop(tokio::task::spawn_blocking(move || sweeping.sweep()));
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let contexts = Arc::new(Contexts::open(&request, text.path.as_deref(), &store, threads)?);
+        let (keys, plan, text) = {
+            let (contexts, options, kept) = (Arc::clone(&contexts), layer_options(&request), store.clone());
+            blocking(move || {
+                let keys = Keys::compute(&plan, &contexts, &options, &text)?;
+                contexts.keep(&kept)?;
+                Ok((keys, plan, text))
+            })
+            .await?
+        };
+        let cache = LocalCache::new(&store);
+        let mut known = BTreeMap::new();
+        if !request.no_cache {
+            for (step, key) in keys.iter() {
+                if let Some(record) = cache.layer(&key.key)? {
+                    known.insert(*step, record);
+                }
+            }
+        }
+        let fetcher = Fetcher::new(&store, &services.client, &services.report);
+        let pushed: Vec<Reference> = request.outputs.iter().flat_map(Output::pushed_names).cloned().collect();
+        let pusher = (!pushed.is_empty()).then(|| Pusher::new(&services, &fetcher, pushed));
+        let made = keys.iter().map(|(step, _)| (*step, OnceCell::new())).collect();
+        let turns = Semaphore::new(request.parallel.max(1));
+        Ok(Self {
+            text,
+            images,
+            contexts,
+            keys,
+            cache,
+            known,
+            made,
+            fetcher,
+            roots: Roots::new(workspace),
+            pool: Pool::new(threads),
+            sandbox: OnceCell::new(),
+            pusher,
+            turns,
+            plan,
+            request,
+            services,
+        })
+    }
+
+    async fn run(self: Arc<Self>) -> Result<BuildOutcome, BuildError> {
+        let needed = self.needed_stages();
+        let executes = self.missing_steps(&needed).next().is_some();
+        self.tell_start(&needed).await?;
+        if let Some(pusher) = &self.pusher {
+            if executes {
+                pusher.check().await?;
+            }
+            for layer in self.base_layers_of(self.plan.target) {
+                pusher.begin(&layer);
+            }
+        }
+        let stages = needed.iter().map(|stage| {
+            let executor = Arc::clone(&self);
+            let stage = *stage;
+            async move { executor.stage_layers(stage).await.map(drop) }
+        });
+        try_join_all(stages).await?;
+        let image = self.image().await?;
+        let outcome = output::deliver(&self, &image).await?;
+        self.services.report.event(Event::Built(Built {
+            digest: image.digest,
+            names: outcome.names.iter().map(Reference::familiar).collect(),
+            pushed: outcome.pushed.iter().map(ToString::to_string).collect(),
+            written: outcome.written.iter().map(|path| path.display().to_string()).collect(),
+        }));
+        Ok(outcome)
+    }
+
+    /// Says what will be done, and on what ground.
+    async fn tell_start(&self, needed: &BTreeSet<StageIndex>) -> Result<(), BuildError> {
+        let runs = self.missing_steps(needed).any(|step| matches!(step.operation, Operation::Run(_)));
+        let machine = if runs { Some(self.sandbox().await?.findings().summary()) } else { None };
+        self.services.report.event(Event::Started(Started {
+            command: "build".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            machine,
+        }));
+        let stages = self.plan.stages.iter().filter(|stage| needed.contains(&stage.index));
+        self.services.report.event(Event::Planned { steps: stages.map(|stage| stage.steps.len()).sum() });
+        Ok(())
+    }
+
+    /// The stages whose layers are needed: the target, what it is built upon, and what steps take files from that must
+    /// be executed.
+    fn needed_stages(&self) -> BTreeSet<StageIndex> {
+        let mut needed = BTreeSet::new();
+        let mut open = vec![self.plan.target];
+        while let Some(index) = open.pop() {
+            let Some(stage) = self.plan.stage(index).filter(|_| needed.insert(index)) else { continue };
+            if let Base::Stage(base) = stage.base {
+                open.push(base);
+            }
+            for (number, step) in stage.steps.iter().enumerate() {
+                if !self.known.contains_key(&(index, number)) {
+                    open.extend(sources(step).into_iter().filter_map(|source| match source {
+                        Source::Stage(stage) => Some(*stage),
+                        _ => None,
+                    }));
+                }
+            }
+        }
+        needed
+    }
+
+    fn missing_steps<'a>(&'a self, needed: &'a BTreeSet<StageIndex>) -> impl Iterator<Item = &'a Step> {
+        let stages = self.plan.stages.iter().filter(|stage| needed.contains(&stage.index));
+        stages.flat_map(|stage| {
+            let missing = |(number, _): &(usize, &Step)| !self.known.contains_key(&(stage.index, *number));
+            stage.steps.iter().enumerate().filter(missing).map(|(_, step)| step)
+        })
+    }
+
+    /// Whether the result of a step was in the cache.
+    pub(super) fn is_known(&self, stage: StageIndex, step: usize) -> bool {
+        self.known.contains_key(&(stage, step))
+    }
+
+    /// The layers that a stage gets from an image, which are known without any work.
+    fn base_layers_of(&self, index: StageIndex) -> Vec<Layer> {
+        match self.plan.stage(index).map(|stage| stage.base) {
+            Some(Base::Image(number)) => self.image_layers(number),
+            Some(Base::Stage(base)) => self.base_layers_of(base),
+            Some(Base::Scratch) | None => Vec::new(),
+        }
+    }
+
+    pub(super) fn image_layers(&self, number: usize) -> Vec<Layer> {
+        self.images.get(&number).map(|found| found.layers.clone()).unwrap_or_default()
+    }
+
+    /// All layers of a stage, its steps carried out where they must be.
+    pub(super) fn stage_layers(self: &Arc<Self>, index: StageIndex) -> Boxed<'_, Vec<Layer>> {
+        Box::pin(async move {
+            let Some(stage) = self.plan.stage(index) else { return Ok(Vec::new()) };
+            let mut layers = match stage.base {
+                Base::Scratch => Vec::new(),
+                Base::Image(number) => self.image_layers(number),
+                Base::Stage(base) => self.stage_layers(base).await?,
+            };
+            for number in 0..stage.steps.len() {
+                let Some(cell) = self.made.get(&(index, number)) else { continue };
+                let made = cell.get_or_try_init(|| self.make(stage, number, &layers)).await?;
+                layers.push(made.layer.clone());
+            }
+            Ok(layers)
+        })
+    }
+
+    /// The layer of a step: from the cache, or made.
+    async fn make(
+        self: &Arc<Self>,
+        stage: &Stage,
+        number: usize,
+        below: &[Layer],
+    ) -> Result<Made, BuildError> {
+        let (Some(step), Some(key)) = (stage.steps.get(number), self.keys.get(stage.index, number)) else {
+            return Err(BuildError::refused("the plan has no such step".to_owned()));
+        };
+        let shown = self.shown(stage, number, step);
+        let place = self.place(stage, number);
+        if let Some(record) = self.known.get(&(stage.index, number)) {
+            let from = "local cache".to_owned();
+            self.services.report.event(Event::StepCached { step: shown, from });
+            self.cache.remember(&place, &key.parts)?;
+            let made = Made { layer: Layer::of_record(record), created: record.created.clone() };
+            self.leaves(stage, &made.layer);
+            return Ok(made);
+        }
+        for source in sources(step) {
+            if let Source::Stage(index) = source {
+                self.stage_layers(*index).await?;
+            }
+        }
+        let Ok(_turn) = self.turns.acquire().await else { return Err(BuildError::Cancelled) };
+        let live = Arc::new(self.services.report.step(shown));
+        self.tell_miss(&live, &place, key)?;
+        let made = self.execute(stage, number, key, below, &live).await;
+        // Nobody else has it any more: what the step was given has been dropped with it.
+        let live = Arc::into_inner(live);
+        let blob = match made {
+            Ok(blob) => blob,
+            Err(error) => {
+                tell_failure(live, &error);
+                return Err(self.located(step, error));
+            }
+        };
+        let created = self.now();
+        self.cache.put(&key.key, &LayerRecord::of(&blob, &created, &step.title))?;
+        self.cache.remember(&place, &key.parts)?;
+        if let Some(live) = live {
+            live.layer(blob.digest, blob.size, blob.diff_size);
+            live.done();
+        }
+        let layer = Layer::of_record(&LayerRecord::of(&blob, &created, &step.title));
+        self.leaves(stage, &layer);
+        Ok(Made { layer, created })
+    }
+
+    /// A layer is there: if it is one of the target's, it leaves for the registry.
+    fn leaves(&self, stage: &Stage, layer: &Layer) {
+        let mut target = self.plan.stage(self.plan.target);
+        while let Some(current) = target {
+            if current.index == stage.index
+                && let Some(pusher) = &self.pusher
+            {
+                pusher.begin(layer);
+            }
+            target = match current.base {
+                Base::Stage(base) => self.plan.stage(base),
+                Base::Scratch | Base::Image(_) => None,
+            };
+        }
+    }
+
+    /// The sandbox, found out about when it is first needed.
+    pub(super) async fn sandbox(&self) -> Result<Arc<Sandbox>, BuildError> {
+        let prepare = || async {
+            let launcher = self.services.launcher.clone();
+            let sandbox = Arc::new(blocking(move || Ok(Sandbox::prepare(launcher)?)).await?);
+            if self.request.require_isolation && sandbox.findings().protection() == Protection::None {
+                let message = "steps are to be run only if the kernel confines them, and this one has no usable Landlock";
+                return Err(BuildError::refused(message.to_owned()));
+            }
+            Ok(sandbox)
+        };
+        self.sandbox.get_or_try_init(prepare).await.map(Arc::clone)
+    }
+
+    /// A writer of a layer as this build makes them.
+    pub(super) fn layer_writer(&self) -> Result<LayerWriter, BuildError> {
+        Ok(LayerWriter::new(&self.services.store, &self.pool, layer_options(&self.request))?)
+    }
+
+    /// The target's configuration, and its layers with their times.
+    async fn image(self: &Arc<Self>) -> Result<Image, BuildError> {
+        let layers = self.stage_layers(self.plan.target).await?;
+        let mut times: Vec<Option<String>> = self.times(self.plan.target);
+        let unknown = layers.len().saturating_sub(times.len());
+        times.splice(0..0, std::iter::repeat_n(None, unknown));
+        let Some(stage) = self.plan.stage(self.plan.target) else {
+            return Err(BuildError::refused("the plan has no target".to_owned()));
+        };
+        let mut config = stage.config.clone();
+        if self.request.source_date_epoch.is_some() {
+            // Whatever has no time of its own is as old as the source.
+            config.created = Some(self.now());
+        }
+        Image::new(config, layers.into_iter().zip(times).collect())
+    }
+
+    /// When the layers of a stage's steps were made, those of the stages it is built upon first.
+    fn times(&self, index: StageIndex) -> Vec<Option<String>> {
+        let Some(stage) = self.plan.stage(index) else { return Vec::new() };
+        let mut times = match stage.base {
+            Base::Stage(base) => self.times(base),
+            Base::Scratch | Base::Image(_) => Vec::new(),
+        };
+        times.extend((0..stage.steps.len()).map(|number| {
+            let made = self.made.get(&(index, number)).and_then(OnceCell::get);
+            made.map(|made| made.created.clone())
+        }));
+        times
+    }
+
+    /// Who pushes, if anything is to be pushed.
+    pub(super) fn pusher(&self) -> Option<&Pusher> {
+        self.pusher.as_ref()
+    }
+
+    /// The stage that is built.
+    pub(super) fn target(&self) -> StageIndex {
+        self.plan.target
+    }
+
+    /// The time that goes into what is made now, RFC 3339.
+    fn now(&self) -> String {
+        let now = match self.request.source_date_epoch {
+            Some(epoch) => jiff::Timestamp::from_second(epoch).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+            None => jiff::Timestamp::now(),
+        };
+        now.to_string()
+    }
+
+    /// The same in seconds since 1970.
+    pub(super) fn now_seconds(&self) -> i64 {
+        self.request.source_date_epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second())
+    }
+}
+
+pub(super) fn layer_options(request: &BuildRequest) -> LayerOptions {
+    LayerOptions { compression: request.compression, clamp_mtime: request.source_date_epoch }
+}

@@ -1,0 +1,267 @@
+//! Blobs that are not here yet: downloaded once, however many want them, and readable while they come in.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OnceCell, Semaphore};
+
+use super::error::BuildError;
+use super::layers::{Layer, Origin};
+use crate::image::{Digest, Sha256};
+use crate::layer::{LayerReader, Tree, TreeError};
+use crate::registry::{BlobSink, Client, Resume};
+use crate::report::{Direction, Outcome, Report, Transfer};
+use crate::store::{Claim, Download, Follower, Store};
+
+/// Downloads at one time: more share one line, fewer leave it idle between blobs.
+const AT_ONCE: usize = 4;
+/// How often another process's download is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+type Flight = Arc<OnceCell<()>>;
+
+/// Brings blobs into the store.
+#[derive(Debug, Clone)]
+pub struct Fetcher {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    client: Client,
+    report: Report,
+    at_once: Semaphore,
+    flights: Mutex<HashMap<Digest, Flight>>,
+}
+
+/// The bytes of a layer, whole or still coming in.
+#[derive(Debug)]
+pub enum Bytes {
+    /// All there.
+    Whole(File),
+    /// On their way.
+    Coming(Follower),
+}
+
+impl Read for Bytes {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Whole(file) => file.read(buffer),
+            Self::Coming(follower) => follower.read(buffer),
+        }
+    }
+}
+
+impl Fetcher {
+    /// A fetcher into `store`.
+    pub fn new(store: &Store, client: &Client, report: &Report) -> Self {
+        let inner = Inner {
+            store: store.clone(),
+            client: client.clone(),
+            report: report.clone(),
+            at_once: Semaphore::new(AT_ONCE),
+            flights: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Sees to it that the blob of a layer is in the store.
+    ///
+    /// # Errors
+    /// If it cannot be downloaded; if it is said to be in the store and is not.
+    pub async fn fetch(&self, layer: &Layer) -> Result<(), BuildError> {
+        let flight = {
+            let mut flights = self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(flights.entry(layer.digest).or_default())
+        };
+        flight.get_or_try_init(|| self.bring(layer)).await?;
+        Ok(())
+    }
+
+    async fn bring(&self, layer: &Layer) -> Result<(), BuildError> {
+        let store = &self.inner.store;
+        if store.holds(&layer.digest, layer.size)? {
+            return Ok(());
+        }
+        let Origin::Registry { .. } = &layer.origin else {
+            // Opening it says best what is missing.
+            store.open_blob(&layer.digest)?;
+            return Ok(());
+        };
+        loop {
+            match store.claim(&layer.digest, Some(layer.size))? {
+                Claim::Present(_) => return Ok(()),
+                Claim::Ours(download) => return self.download(layer, download).await,
+                // Both end by themselves; then there is another look.
+                Claim::Following(_) | Claim::Elsewhere => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
+    async fn download(&self, layer: &Layer, download: Download) -> Result<(), BuildError> {
+        let Origin::Registry { repository, what } = &layer.origin else { return Ok(()) };
+        let transfer = self.inner.report.transfer(
+            Direction::Download,
+            None,
+            layer.digest,
+            what.clone(),
+            Some(layer.size),
+        );
+        let Ok(_turn) = self.inner.at_once.acquire().await else { return Err(BuildError::Cancelled) };
+        let resume = Resume { offset: download.offset(), hash: rehash(&download)? };
+        let sink = Sink { download, told: Told::new(&transfer) };
+        let fetched = self.inner.client.fetch_blob(repository, layer.digest, layer.size, resume, sink).await;
+        match fetched {
+            Ok(sink) => {
+                sink.download.commit()?;
+                transfer.end(Outcome::Downloaded);
+                Ok(())
+            }
+            Err(error) => {
+                transfer.end(Outcome::Failed { reason: error.to_string() });
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Begins to bring the blob of a layer, and gives its bytes: readable while they come in.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn open(&self, layer: &Layer) -> Result<Bytes, BuildError> {
+        let store = &self.inner.store;
+        let mut begun = false;
+        loop {
+            if store.holds(&layer.digest, layer.size)? {
+                return Ok(Bytes::Whole(store.open_blob(&layer.digest)?));
+            }
+            if !begun {
+                begun = true;
+                let (fetcher, layer) = (self.clone(), layer.clone());
+                // Its error is every follower's error too, and that of whoever fetches the blob next.
+                tokio::spawn(async move { fetcher.fetch(&layer).await });
+                tokio::task::yield_now().await;
+            }
+            match store.claim(&layer.digest, Some(layer.size))? {
+                Claim::Present(_) => {}
+                Claim::Following(follower) => return Ok(Bytes::Coming(follower)),
+                Claim::Ours(unused) => {
+                    // The task has not come to it yet, or has failed: then its error is the answer.
+                    drop(unused);
+                    self.fetch(layer).await?;
+                }
+                Claim::Elsewhere => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
+    /// The tree of an image's layers. Layers whose files are not known are read for it, and brought for that.
+    ///
+    /// # Errors
+    /// If a layer cannot be brought or read, or is not what its diff ID says.
+    pub async fn tree(&self, layers: &[Layer]) -> Result<Tree, BuildError> {
+        loop {
+            let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
+            match Tree::open(&self.inner.store, &diff_ids) {
+                Ok(tree) => return Ok(tree),
+                Err(TreeError::NotIndexed(diff_id)) => {
+                    let Some(layer) = layers.iter().find(|layer| layer.diff_id == diff_id) else {
+                        return Err(TreeError::NotIndexed(diff_id).into());
+                    };
+                    self.index(layer).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Reads a layer for its index.
+    async fn index(&self, layer: &Layer) -> Result<(), BuildError> {
+        let bytes = self.open(layer).await?;
+        let (store, diff_id) = (self.inner.store.clone(), layer.diff_id);
+        let read = move || -> Result<(), BuildError> {
+            let reader = LayerReader::new(bytes)?.indexed(&store);
+            Ok(reader.finish()?.expect_diff_id(&diff_id)?)
+        };
+        match blocking(read).await {
+            Ok(()) => self.fetch(layer).await,
+            // What broke the download says more than what the reader saw of it.
+            Err(error) => {
+                self.fetch(layer).await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Runs what waits for disks and processors on a thread where it may.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
+) -> Result<T, BuildError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(BuildError::Cancelled),
+    }
+}
+
+/// The hash of what an interrupted download has left.
+fn rehash(download: &Download) -> Result<Sha256, BuildError> {
+    let mut hash = Sha256::new();
+    if download.offset() > 0 {
+        let mut prefix = download.follow()?.take(download.offset());
+        io::copy(&mut prefix, &mut hash)
+            .map_err(|source| BuildError::refused(format!("cannot read a download: {source}")))?;
+    }
+    Ok(hash)
+}
+
+/// Writes a download, and tells how far it is.
+struct Sink {
+    download: Download,
+    told: Told,
+}
+
+impl BlobSink for Sink {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.download.append(piece).map_err(|error| error.into_io())?;
+        self.told.tell(self.download.offset());
+        Ok(())
+    }
+
+    /// Readers have had some of the wrong bytes already: they and this transfer fail, and the next begins anew.
+    fn restart(&mut self) -> io::Result<()> {
+        self.download.discard();
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// Tells progress, not more often than anybody wants to hear.
+struct Told {
+    tell: Arc<dyn Fn(u64) + Send + Sync>,
+    last: u64,
+}
+
+impl Told {
+    const STEP: u64 = 256 * 1024;
+
+    fn new(transfer: &Transfer) -> Self {
+        Self { tell: transfer.teller(), last: 0 }
+    }
+
+    fn tell(&mut self, done: u64) {
+        if done.abs_diff(self.last) >= Self::STEP {
+            self.last = done;
+            (self.tell)(done);
+        }
+    }
+}

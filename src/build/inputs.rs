@@ -1,0 +1,184 @@
+//! What a build is made from: the Dockerfile, the contexts, the plan.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+
+use super::error::BuildError;
+use super::images::Found;
+use super::request::Services;
+use super::request::{BuildRequest, ContextSource, DockerfileSource, NamedContext};
+use super::transfer::TransferError;
+use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Network};
+use crate::image::Platform;
+use crate::plan::{Graph, ImageName, Named, Operation, Options, Plan};
+use crate::report::{Event, Findings};
+
+/// Largest Dockerfile, in bytes: one that is larger is something else.
+const LARGEST_DOCKERFILE: u64 = 16 << 20;
+
+/// A Dockerfile, read.
+#[derive(Debug, Clone)]
+pub(super) struct Text {
+    /// What it is called in messages.
+    pub name: String,
+    /// Where it lies, if it is a file.
+    pub path: Option<PathBuf>,
+    /// Its text.
+    pub text: Arc<str>,
+}
+
+impl Text {
+    /// Reads the Dockerfile of a request.
+    pub fn read(request: &BuildRequest) -> Result<Self, BuildError> {
+        let ContextSource::Directory(context) = &request.context;
+        let (path, name) = match &request.dockerfile {
+            DockerfileSource::InContext => (context.join("Dockerfile"), "Dockerfile".to_owned()),
+            DockerfileSource::File(path) => (path.clone(), path.display().to_string()),
+            DockerfileSource::Stdin => {
+                let bytes = read_all(io::stdin(), Path::new("-"))?;
+                return Self::decode("-".to_owned(), None, &bytes);
+            }
+        };
+        let file = std::fs::File::open(&path).map_err(|source| input(&path, source))?;
+        let bytes = read_all(file, &path)?;
+        Self::decode(name, Some(path), &bytes)
+    }
+
+    fn decode(name: String, path: Option<PathBuf>, bytes: &[u8]) -> Result<Self, BuildError> {
+        let text = dockerfile::decode(bytes)
+            .map_err(|(finding, text)| BuildError::findings(&name, &text, Diagnostics(vec![finding])))?;
+        Ok(Self { name, path, text: text.into() })
+    }
+
+    /// Findings in it, as an error.
+    pub fn findings(&self, list: Diagnostics) -> BuildError {
+        BuildError::findings(&self.name, &self.text, list)
+    }
+
+    /// What is wrong with a transfer, as an error: with its place, if it is the author's.
+    pub fn transfer_error(&self, error: TransferError) -> BuildError {
+        match error {
+            TransferError::Mistake(finding) => self.findings(Diagnostics(vec![*finding])),
+            error => error.into(),
+        }
+    }
+
+    /// One finding in it.
+    pub fn finding(&self, finding: Diagnostic) -> Box<Findings> {
+        Box::new(Findings::new(&*self.name, &self.text, Diagnostics(vec![finding])))
+    }
+}
+
+fn input(path: &Path, source: io::Error) -> BuildError {
+    let hint = (source.kind() == io::ErrorKind::NotFound)
+        .then(|| "name another with `--file`, or another context".to_owned());
+    BuildError::Input {
+        what: format!("cannot read the Dockerfile `{}`", path.display()),
+        source: Some(source),
+        hint,
+    }
+}
+
+fn read_all(source: impl Read, path: &Path) -> Result<Vec<u8>, BuildError> {
+    let mut bytes = Vec::new();
+    source.take(LARGEST_DOCKERFILE).read_to_end(&mut bytes).map_err(|source| input(path, source))?;
+    Ok(bytes)
+}
+
+/// A plan, and the images in it.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub plan: Plan,
+    /// The images of the plan, by their number.
+    pub images: BTreeMap<usize, Found>,
+}
+
+/// Plans a build, finding images as they turn out to be needed.
+pub(super) async fn plan(
+    request: &BuildRequest,
+    services: &Services,
+    text: &Text,
+) -> Result<Planned, BuildError> {
+    let dockerfile: Dockerfile = dockerfile::parse(&text.text).map_err(|list| text.findings(list))?;
+    let options = options(request);
+    let mut graph = Graph::new(&dockerfile, &options).map_err(|list| text.findings(list))?;
+    let mut images = BTreeMap::new();
+    loop {
+        let wanted = graph.wanted().map_err(|list| text.findings(list))?;
+        if wanted.is_empty() {
+            break;
+        }
+        let find = |(number, wanted): (usize, crate::plan::Wanted)| async move {
+            let found = services.find_image(&wanted.name, &wanted.platform, &request.named_contexts).await?;
+            Ok::<_, BuildError>((number, found))
+        };
+        for (number, found) in try_join_all(wanted.into_iter().map(find)).await? {
+            graph.found(number, found.image.clone()).map_err(|list| text.findings(list))?;
+            images.insert(number, found);
+        }
+    }
+    let plan = graph.plan().map_err(|list| text.findings(list))?;
+    if let Some(finding) = unsupported(&plan) {
+        return Err(text.findings(Diagnostics(vec![finding])));
+    }
+    tell_warnings(services, text, &dockerfile, &plan);
+    Ok(Planned { plan, images })
+}
+
+/// What the plan has that cannot be carried out yet.
+fn unsupported(plan: &Plan) -> Option<Diagnostic> {
+    let steps = plan.stages.iter().flat_map(|stage| &stage.steps);
+    steps.into_iter().find_map(|step| match &step.operation {
+        Operation::Run(run) => match (run.mounts.first(), run.network) {
+            (Some(mount), _) => Some(Diagnostic::error("`RUN --mount` is not supported yet", mount.span)),
+            (None, Network::None) => {
+                Some(Diagnostic::error("`RUN --network=none` is not supported yet", step.span))
+            }
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+fn options(request: &BuildRequest) -> Options {
+    let named = |context: &NamedContext| match context {
+        NamedContext::Directory(_) => Named::Directory,
+        NamedContext::Image(reference) => Named::Image(ImageName::Registry(reference.clone())),
+        NamedContext::Layout { .. } => Named::Image(ImageName::Layout(String::new())),
+        NamedContext::Target(target) => Named::Target(target.clone()),
+    };
+    let contexts = request.named_contexts.iter().map(|(name, context)| {
+        let named = match named(context) {
+            Named::Image(ImageName::Layout(_)) => Named::Image(ImageName::Layout(name.clone())),
+            other => other,
+        };
+        (name.clone(), named)
+    });
+    Options {
+        target: request.target.clone(),
+        build_args: request.build_args.iter().cloned().collect(),
+        labels: request.labels.clone(),
+        platform: request.platform.clone(),
+        build_platform: Platform::host(),
+        named_contexts: contexts.collect(),
+    }
+}
+
+fn tell_warnings(services: &Services, text: &Text, dockerfile: &Dockerfile, plan: &Plan) {
+    let mut list = dockerfile.warnings.clone();
+    list.0.extend(plan.warnings.iter().cloned());
+    if !list.0.is_empty() {
+        let findings = Findings::new(&*text.name, &text.text, list);
+        services.report.event(Event::Findings(findings));
+    }
+    for name in &plan.unused_arguments {
+        services.report.warn_with(
+            format!("the build argument `{name}` is not used"),
+            format!("declare it with `ARG {name}` in the stage that needs it"),
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! Layers as a build handles them: what they are and where their bytes can be had.
+
+use super::error::{BuildError, ImageFault};
+use crate::cache::LayerRecord;
+use crate::image::{Descriptor, Digest, MediaType, Repository, media_type};
+use crate::plan::BaseImage;
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Size of the blob in bytes.
+    pub size: u64,
+    /// Media type of the blob.
+    pub media_type: String,
+    /// Digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// Where the blob can be had.
+    pub origin: Origin,
+}
+
+/// Where a blob can be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// In the store.
+    Store,
+    /// On a registry; perhaps in the store too.
+    Registry {
+        /// The repository.
+        repository: Repository,
+        /// What it is, for people: `layer 1/2 of python:3.9-slim`.
+        what: String,
+    },
+}
+
+impl Layer {
+    /// The layers of an image.
+    ///
+    /// # Errors
+    /// If one cannot be used.
+    pub fn of_image(image: &BaseImage, repository: Option<&Repository>) -> Result<Vec<Self>, BuildError> {
+        let fault = |source: ImageFault| BuildError::Image { name: image.name.clone(), source };
+        let diff_ids = &image.config.rootfs.diff_ids;
+        if image.layers.len() != diff_ids.len() {
+            let (layers, diff_ids) = (image.layers.len(), diff_ids.len());
+            return Err(fault(ImageFault::LayerCount { layers, diff_ids }));
+        }
+        let count = image.layers.len();
+        let one = |(number, (descriptor, diff_id)): (usize, (&Descriptor, &Digest))| {
+            let digest = Digest::try_from(descriptor.digest()).map_err(|error| fault(error.into()))?;
+            if matches!(descriptor.media_type(), MediaType::ImageLayerNonDistributable) {
+                return Err(fault(ImageFault::Foreign(digest)));
+            }
+            let origin = match repository {
+                Some(repository) => Origin::Registry {
+                    repository: repository.clone(),
+                    what: format!("layer {}/{count} of {}", number + 1, image.name),
+                },
+                None => Origin::Store,
+            };
+            Ok(Self {
+                digest,
+                size: descriptor.size(),
+                media_type: as_oci(descriptor.media_type().as_ref()),
+                diff_id: *diff_id,
+                origin,
+            })
+        };
+        image.layers.iter().zip(diff_ids).enumerate().map(one).collect()
+    }
+
+    /// The layer of a record.
+    pub fn of_record(record: &LayerRecord) -> Self {
+        Self {
+            digest: record.digest,
+            size: record.size,
+            media_type: record.media_type.clone(),
+            diff_id: record.diff_id,
+            origin: Origin::Store,
+        }
+    }
+
+    /// Its descriptor for a manifest.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(MediaType::from(self.media_type.as_str()), self.size, self.digest)
+    }
+}
+
+/// The OCI name of a layer's media type: the bytes are the same whatever Docker calls them.
+fn as_oci(name: &str) -> String {
+    match name {
+        media_type::DOCKER_LAYER_GZIP => media_type::OCI_LAYER_GZIP.to_owned(),
+        "application/vnd.docker.image.rootfs.diff.tar" => media_type::OCI_LAYER.to_owned(),
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => media_type::OCI_LAYER_ZSTD.to_owned(),
+        other => other.to_owned(),
+    }
+}

@@ -1,0 +1,323 @@
+//! Where a result goes: names in the store, registries, layouts, archives, files.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::assemble::Image;
+use super::error::BuildError;
+use super::executor::Executor;
+use super::extract;
+use super::fetch::blocking;
+use super::layers::Layer;
+use super::layout::REF_NAME;
+use super::request::Services;
+use super::request::{BuildOutcome, Destination, Output};
+use crate::image::{Descriptor, Digest, ImageIndex, Reference, media_type};
+use crate::layer::{Compression, LayerOptions, LayerReader, LayerWriter};
+use crate::store::Store;
+
+/// Delivers an image everywhere it was asked for.
+pub(super) async fn deliver(executor: &Arc<Executor>, image: &Image) -> Result<BuildOutcome, BuildError> {
+    let (request, services) = (&executor.request, &executor.services);
+    services.store.put(&image.config)?;
+    services.store.put(&image.manifest)?;
+    let (mut pushed, mut written) = (Vec::new(), Vec::new());
+    if let Some(pusher) = executor.pusher() {
+        pushed = pusher.finish(image).await?;
+    }
+    for output in &request.outputs {
+        written.extend(match output {
+            Output::Registry { .. } => None,
+            Output::Oci { destination, names } => {
+                write_image(executor, image, destination, names, Format::Oci).await?
+            }
+            Output::Docker { destination, names } => {
+                write_image(executor, image, destination, names, Format::Docker).await?
+            }
+            Output::Local { directory } => Some(write_files(executor, image, directory.clone()).await?),
+            Output::Tar { destination } => write_tar(executor, image, destination.clone()).await?,
+        });
+    }
+    if request.outputs.is_empty() {
+        bring_all(executor, image).await?;
+    }
+    Ok(BuildOutcome {
+        descriptor: image.descriptor(),
+        digest: image.digest,
+        config: image.config_digest,
+        names: name_here(services, image, &request.tags)?,
+        pushed,
+        written,
+    })
+}
+
+/// Names the image in the store, if all of it is there. Gives the names.
+fn name_here(services: &Services, image: &Image, names: &[Reference]) -> Result<Vec<Reference>, BuildError> {
+    for layer in &image.layers {
+        if !services.store.holds(&layer.digest, layer.size)? {
+            return Ok(Vec::new());
+        }
+    }
+    for name in names {
+        services.store.tag(name, &image.descriptor())?;
+    }
+    Ok(names.to_vec())
+}
+
+/// Brings the layers that are not here.
+async fn bring_all(executor: &Executor, image: &Image) -> Result<(), BuildError> {
+    let fetches = image.layers.iter().map(|layer| executor.fetcher.fetch(layer));
+    futures_util::future::try_join_all(fetches).await?;
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Oci,
+    Docker,
+}
+
+/// Writes an image as a layout, in a directory or an archive. Gives the file or directory.
+async fn write_image(
+    executor: &Arc<Executor>,
+    image: &Image,
+    destination: &Destination,
+    names: &[Reference],
+    format: Format,
+) -> Result<Option<PathBuf>, BuildError> {
+    bring_all(executor, image).await?;
+    let store = executor.services.store.clone();
+    let (image, destination, names) = (image.clone(), destination.clone(), names.to_vec());
+    let umask = executor.request.umask;
+    blocking(move || {
+        let failed = |source: io::Error| BuildError::Output { path: shown(&destination), source };
+        let documents = documents(&image, &names, format).map_err(failed)?;
+        let result = match &destination {
+            Destination::Directory(directory) => write_layout(&store, &image, &documents, directory, umask),
+            Destination::File(path) => {
+                atomically(path, umask, |file| write_archive(&store, &image, &documents, file))
+            }
+            Destination::Stdout => write_archive(&store, &image, &documents, &mut io::stdout().lock()),
+        };
+        result.map_err(failed)?;
+        Ok(place(&destination))
+    })
+    .await
+}
+
+/// A destination in messages.
+fn shown(destination: &Destination) -> PathBuf {
+    place(destination).unwrap_or_else(|| PathBuf::from("standard output"))
+}
+
+/// The file or directory that a destination is.
+fn place(destination: &Destination) -> Option<PathBuf> {
+    match destination {
+        Destination::Stdout => None,
+        Destination::File(path) | Destination::Directory(path) => Some(path.clone()),
+    }
+}
+
+/// A manifest of `docker save`.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerImage {
+    config: String,
+    repo_tags: Vec<String>,
+    layers: Vec<String>,
+}
+
+/// The files of a layout besides its blobs.
+fn documents(image: &Image, names: &[Reference], format: Format) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let descriptor = image.descriptor();
+    let named = |name: Option<&Reference>| {
+        let mut descriptor = descriptor.clone();
+        if let Some(name) = name {
+            let annotation = (REF_NAME.to_owned(), name.to_string());
+            let containerd = ("io.containerd.image.name".to_owned(), name.to_string());
+            descriptor.set_annotations(Some([annotation, containerd].into()));
+        }
+        descriptor
+    };
+    let manifests: Vec<Descriptor> = match names {
+        [] => vec![named(None)],
+        names => names.iter().map(|name| named(Some(name))).collect(),
+    };
+    let mut index = ImageIndex::default();
+    index.set_schema_version(2);
+    index.set_media_type(Some(media_type::OCI_INDEX.into()));
+    index.set_manifests(manifests);
+    let mut documents = vec![
+        ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
+        ("index.json".to_owned(), serde_json::to_vec(&index)?),
+    ];
+    if format == Format::Docker {
+        let image = DockerImage {
+            config: blob_name(&image.config_digest),
+            repo_tags: names.iter().map(Reference::familiar).collect(),
+            layers: image.layers.iter().map(|layer| blob_name(&layer.digest)).collect(),
+        };
+        documents.push(("manifest.json".to_owned(), serde_json::to_vec(&[image])?));
+    }
+    Ok(documents)
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// The blobs of an image, each once, in the order of their names.
+fn blobs(image: &Image) -> BTreeMap<Digest, u64> {
+    let documents =
+        [(image.digest, image.manifest.len() as u64), (image.config_digest, image.config.len() as u64)];
+    documents.into_iter().chain(image.layers.iter().map(|layer: &Layer| (layer.digest, layer.size))).collect()
+}
+
+fn write_layout(
+    store: &Store,
+    image: &Image,
+    documents: &[(String, Vec<u8>)],
+    directory: &Path,
+    umask: u32,
+) -> io::Result<()> {
+    make_directories(&directory.join("blobs/sha256"), umask)?;
+    for digest in blobs(image).keys() {
+        let to = directory.join(blob_name(digest));
+        if to.exists() {
+            continue;
+        }
+        let mut from = open(store, digest)?;
+        atomically(&to, umask, |file| io::copy(&mut from, file).map(drop))?;
+    }
+    // The index last: what it names is there.
+    for (name, content) in documents {
+        atomically(&directory.join(name), umask, |file| file.write_all(content))?;
+    }
+    Ok(())
+}
+
+fn open(store: &Store, digest: &Digest) -> io::Result<File> {
+    store.open_blob(digest).map_err(|error| error.into_io())
+}
+
+fn write_archive(
+    store: &Store,
+    image: &Image,
+    documents: &[(String, Vec<u8>)],
+    into: &mut dyn Write,
+) -> io::Result<()> {
+    let mut archive = tar::Builder::new(into);
+    let header = |size: u64| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(size);
+        header.set_mode(0o644);
+        header
+    };
+    for directory in ["blobs/", "blobs/sha256/"] {
+        let mut entry = header(0);
+        entry.set_entry_type(tar::EntryType::Directory);
+        entry.set_mode(0o755);
+        archive.append_data(&mut entry, directory, io::empty())?;
+    }
+    for (digest, size) in blobs(image) {
+        archive.append_data(&mut header(size), blob_name(&digest), open(store, &digest)?)?;
+    }
+    for (name, content) in documents {
+        archive.append_data(&mut header(content.len() as u64), name, content.as_slice())?;
+    }
+    archive.into_inner()?.flush()
+}
+
+/// Writes a file under a temporary name beside it, then names it. The process's own umask is not the user's.
+fn atomically(path: &Path, umask: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_directories(parent, umask)?;
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        // `/dev/stdout`, a pipe: nothing can take their place.
+        return write(&mut File::options().write(true).open(path)?);
+    }
+    let mut file = tempfile::Builder::new().prefix(".cofferdam-").tempfile_in(parent)?;
+    write(file.as_file_mut())?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o666 & !umask))?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn make_directories(path: &Path, umask: u32) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_directories(parent, umask)?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o777 & !umask)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The files of the image as one uncompressed layer.
+async fn flat(executor: &Arc<Executor>, image: &Image) -> Result<crate::layer::LayerBlob, BuildError> {
+    let sandbox = executor.sandbox().await?;
+    let place = executor.roots.place(super::roots::Whose::Stage(executor.target()));
+    let mut rooted = place.lock().await;
+    let root = executor.roots.fill(&mut rooted, &image.layers, &sandbox, &executor.fetcher).await?;
+    let executor = Arc::clone(executor);
+    blocking(move || {
+        let options =
+            LayerOptions { compression: Compression::None, clamp_mtime: executor.request.source_date_epoch };
+        let mut writer = LayerWriter::new(&executor.services.store, &executor.pool, options)?;
+        root.write_everything(&mut writer)?;
+        Ok(writer.finish()?)
+    })
+    .await
+}
+
+async fn write_tar(
+    executor: &Arc<Executor>,
+    image: &Image,
+    destination: Destination,
+) -> Result<Option<PathBuf>, BuildError> {
+    let flat = flat(executor, image).await?;
+    let (store, umask) = (executor.services.store.clone(), executor.request.umask);
+    blocking(move || {
+        let mut blob = store.open_blob(&flat.digest)?;
+        let written = match &destination {
+            Destination::Stdout => io::copy(&mut blob, &mut io::stdout().lock()).map(drop),
+            Destination::File(path) => atomically(path, umask, |file| io::copy(&mut blob, file).map(drop)),
+            Destination::Directory(_) => Err(io::ErrorKind::IsADirectory.into()),
+        };
+        written.map_err(|source| BuildError::Output { path: shown(&destination), source })?;
+        Ok(place(&destination))
+    })
+    .await
+}
+
+async fn write_files(
+    executor: &Arc<Executor>,
+    image: &Image,
+    directory: PathBuf,
+) -> Result<PathBuf, BuildError> {
+    let flat = flat(executor, image).await?;
+    let (store, report) = (executor.services.store.clone(), executor.services.report.clone());
+    let umask = executor.request.umask;
+    blocking(move || {
+        let failed = |source: io::Error| BuildError::Output { path: directory.clone(), source };
+        make_directories(&directory, umask).map_err(failed)?;
+        let mut reader = LayerReader::new(store.open_blob(&flat.digest)?)?;
+        let skipped = extract::into(&directory, &mut reader)?;
+        reader.finish()?;
+        if skipped > 0 {
+            report.warn(format!("{skipped} device nodes were left out: only root can make them"));
+        }
+        Ok(directory)
+    })
+    .await
+}

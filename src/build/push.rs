@@ -1,0 +1,227 @@
+//! Pushing while building: each layer leaves as soon as it is there, the manifest last.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use super::assemble::Image;
+use super::error::{BuildError, ImageFault};
+use super::fetch::Fetcher;
+use super::layers::{Layer, Origin};
+use super::request::Services;
+use crate::image::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
+use crate::registry::{BlobOutcome, BlobSource, BlobUpload, ErrorKind, FileSource};
+use crate::report::{Direction, Outcome};
+
+type Flight = Arc<OnceCell<()>>;
+
+/// Pushes the blobs of an image to every repository it has a name in.
+#[derive(Debug, Clone)]
+pub(super) struct Pusher {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    services: Arc<Services>,
+    fetcher: Fetcher,
+    names: Vec<Reference>,
+    repositories: Vec<Repository>,
+    flights: Mutex<HashMap<(Repository, Digest), Flight>>,
+}
+
+/// A blob to be pushed.
+#[derive(Debug, Clone)]
+struct Blob {
+    digest: Digest,
+    size: u64,
+    what: String,
+    /// The layer it is, if it is one that may have to be brought here first.
+    layer: Option<Layer>,
+}
+
+impl Pusher {
+    /// A pusher under `names`.
+    pub fn new(services: &Arc<Services>, fetcher: &Fetcher, names: Vec<Reference>) -> Self {
+        let mut repositories: Vec<Repository> = Vec::new();
+        for name in &names {
+            if !repositories.contains(name.repository()) {
+                repositories.push(name.repository().clone());
+            }
+        }
+        let inner = Inner {
+            services: Arc::clone(services),
+            fetcher: fetcher.clone(),
+            names,
+            repositories,
+            flights: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Asks every registry whether the image may be pushed: before there is work that could be in vain.
+    ///
+    /// # Errors
+    /// If it may not, or a registry cannot be reached.
+    pub async fn check(&self) -> Result<(), BuildError> {
+        let registry = &self.inner.services.client;
+        futures_util::future::try_join_all(
+            self.inner.repositories.iter().map(|repository| registry.check_push(repository)),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Begins to push a layer. If that fails, so will [`Pusher::finish`].
+    pub fn begin(&self, layer: &Layer) {
+        let (pusher, layer) = (self.clone(), layer.clone());
+        tokio::spawn(async move { pusher.push_everywhere(&Blob::of(&layer)).await });
+    }
+
+    /// Pushes what is not there yet of an image, and then names it. Gives the names.
+    ///
+    /// # Errors
+    /// If anything cannot be pushed. Then no name has changed, but perhaps those before the one that failed.
+    pub async fn finish(&self, image: &Image) -> Result<Vec<Reference>, BuildError> {
+        let config = Blob {
+            digest: image.config_digest,
+            size: image.config.len() as u64,
+            what: "configuration".to_owned(),
+            layer: None,
+        };
+        let blobs: Vec<Blob> = image.layers.iter().map(Blob::of).chain([config]).collect();
+        futures_util::future::try_join_all(blobs.iter().map(|blob| self.push_everywhere(blob))).await?;
+        for name in &self.inner.names {
+            let bytes = Bytes::copy_from_slice(&image.manifest);
+            self.inner.services.client.push_manifest(name, media_type::OCI_MANIFEST, bytes).await?;
+        }
+        Ok(self.inner.names.clone())
+    }
+
+    async fn push_everywhere(&self, blob: &Blob) -> Result<(), BuildError> {
+        let pushes = self.inner.repositories.iter().map(|repository| self.push_once(repository, blob));
+        futures_util::future::try_join_all(pushes).await?;
+        Ok(())
+    }
+
+    async fn push_once(&self, repository: &Repository, blob: &Blob) -> Result<(), BuildError> {
+        let flight = {
+            let mut flights = self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(flights.entry((repository.clone(), blob.digest)).or_default())
+        };
+        flight.get_or_try_init(|| self.push(repository, blob)).await?;
+        Ok(())
+    }
+
+    async fn push(&self, repository: &Repository, blob: &Blob) -> Result<(), BuildError> {
+        let Inner { services, fetcher, .. } = &*self.inner;
+        let transfer = services.report.transfer(
+            Direction::Upload,
+            None,
+            blob.digest,
+            format!("{} to {repository}", blob.what),
+            Some(blob.size),
+        );
+        let mount_from = blob.mount_from();
+        let source = LocalBlob { path: FileSource(services.store.path(&blob.digest)) };
+        let upload = |progress| BlobUpload {
+            digest: blob.digest,
+            size: blob.size,
+            source: &source,
+            mount_from: &mount_from,
+            progress,
+        };
+        let mut pushed = services.client.push_blob(repository, &upload(Some(transfer.teller()))).await;
+        if let (Err(error), Some(layer)) = (&pushed, &blob.layer)
+            && error.kind() == ErrorKind::Local
+            && !services.store.has(&blob.digest)?
+        {
+            // It is nowhere on that registry: it has to come here first.
+            fetcher.fetch(layer).await?;
+            pushed = services.client.push_blob(repository, &upload(Some(transfer.teller()))).await;
+        }
+        match pushed {
+            Ok(outcome) => {
+                transfer.end(match outcome {
+                    BlobOutcome::AlreadyThere => Outcome::AlreadyThere,
+                    BlobOutcome::Mounted(from) => Outcome::Mounted { from: from.to_string() },
+                    BlobOutcome::Uploaded => Outcome::Pushed,
+                });
+                Ok(())
+            }
+            Err(error) => {
+                transfer.end(Outcome::Failed { reason: error.to_string() });
+                Err(error.into())
+            }
+        }
+    }
+}
+
+impl Blob {
+    fn of(layer: &Layer) -> Self {
+        let what = match &layer.origin {
+            Origin::Registry { what, .. } => what.clone(),
+            Origin::Store => "layer".to_owned(),
+        };
+        Self { digest: layer.digest, size: layer.size, what, layer: Some(layer.clone()) }
+    }
+
+    fn mount_from(&self) -> Vec<Repository> {
+        match self.layer.as_ref().map(|layer| &layer.origin) {
+            Some(Origin::Registry { repository, .. }) => vec![repository.clone()],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// A blob in the store; opening one that is not there is this machine's fault, not the registry's.
+struct LocalBlob {
+    path: FileSource,
+}
+
+impl BlobSource for LocalBlob {
+    fn open(&self, offset: u64) -> std::io::Result<Box<dyn std::io::Read + Send>> {
+        self.path.open(offset)
+    }
+}
+
+/// Pushes an image that has a name in the store.
+///
+/// # Errors
+/// If there is no such image here, or it cannot be pushed.
+pub async fn push_named(name: &Reference, services: &Services) -> Result<Digest, BuildError> {
+    let services = Arc::new(services.clone());
+    let fault = |source: ImageFault| BuildError::Image { name: name.familiar(), source };
+    let Some(descriptor) = services.store.resolve(name)? else {
+        return Err(BuildError::refused(format!("there is no image `{}` in the store", name.familiar())));
+    };
+    let digest = Digest::try_from(descriptor.digest()).map_err(|error| fault(error.into()))?;
+    let manifest = services.store.read(&digest, descriptor.size())?;
+    let Manifest::Image(parsed) = Manifest::parse(&manifest, None).map_err(|error| fault(error.into()))?
+    else {
+        return Err(BuildError::refused(format!("`{}` is an index of several images", name.familiar())));
+    };
+    let in_store = |descriptor: &Descriptor| -> Result<Layer, BuildError> {
+        let digest = Digest::try_from(descriptor.digest()).map_err(|error| fault(error.into()))?;
+        Ok(Layer {
+            digest,
+            size: descriptor.size(),
+            media_type: descriptor.media_type().to_string(),
+            diff_id: digest,
+            origin: Origin::Store,
+        })
+    };
+    let config_digest = Digest::try_from(parsed.config().digest()).map_err(|error| fault(error.into()))?;
+    let image = Image {
+        config: services.store.read(&config_digest, parsed.config().size())?,
+        config_digest,
+        manifest,
+        digest,
+        layers: parsed.layers().iter().map(in_store).collect::<Result<_, _>>()?,
+    };
+    let fetcher = Fetcher::new(&services.store, &services.client, &services.report);
+    Pusher::new(&services, &fetcher, vec![name.clone()]).finish(&image).await?;
+    Ok(digest)
+}

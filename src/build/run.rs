@@ -1,0 +1,215 @@
+//! RUN: a step in the sandbox.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use super::error::BuildError;
+use super::request::Cancellation;
+use super::users;
+use crate::plan::Run;
+use crate::report::{LiveStep, StepFailure, Stream};
+use crate::sandbox::{Exit, HOSTNAME, Root, Running, Sandbox, SandboxError, Step, StepFile};
+
+/// Lines of a failed step that its error repeats.
+const LAST_LINES: usize = 20;
+/// Longest line that is kept for that, in bytes.
+const LONGEST_LINE: usize = 2000;
+
+/// How a step ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// Well.
+    Done,
+    /// Badly.
+    Failed {
+        /// How.
+        failure: StepFailure,
+        /// The last lines it wrote.
+        output: Vec<String>,
+    },
+}
+
+/// Runs a step in `root`. Blocks until it has ended.
+///
+/// # Errors
+/// If it could not be run; that it failed is no error.
+pub(super) fn run(
+    sandbox: &Sandbox,
+    root: &Root,
+    run: &Run,
+    user: &users::User,
+    live: &LiveStep,
+    cancel: &Cancellation,
+) -> Result<Ended, BuildError> {
+    root.take_snapshot()?;
+    // Container engines make the working directory of a process where it is missing.
+    root.ensure_directory(Path::new(&run.directory))?;
+    let running = sandbox.start(root, &step(run, user))?;
+    let last = Arc::new(Mutex::new(LastLines::default()));
+    let ended = watch(running, live, cancel, &last);
+    let output = last.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let failure = match ended {
+        Ok(Exit::Status(0)) => return Ok(Ended::Done),
+        _ if cancel.is_cancelled() => return Err(BuildError::Cancelled),
+        Ok(Exit::Status(status)) => StepFailure::ExitCode(status),
+        Ok(Exit::Signal(signal)) => StepFailure::Signal(signal),
+        Err(SandboxError::Program { program, source }) => {
+            StepFailure::Reason(format!("cannot execute `{}`: {}", program.display(), reason(&source)))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Ended::Failed { failure, output })
+}
+
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such program in the image".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "it is not executable".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn step(run: &Run, user: &users::User) -> Step {
+    let mut environment = run.environment.clone();
+    for (name, value) in &run.hidden_environment {
+        if !environment.iter().any(|(known, _)| known == name) {
+            environment.push((name.clone(), value.clone()));
+        }
+    }
+    if !environment.iter().any(|(name, _)| name == "HOME") {
+        environment.push(("HOME".to_owned(), user.home.clone()));
+    }
+    Step {
+        arguments: run.arguments.iter().map(Into::into).collect(),
+        environment: environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        directory: run.directory.clone().into(),
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups.clone(),
+        resolv_conf: std::fs::read("/etc/resolv.conf").unwrap_or_default(),
+        hosts: format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+            .into_bytes(),
+        files: run
+            .script
+            .iter()
+            .map(|script| StepFile {
+                path: script.path.clone().into(),
+                content: script.content.clone().into_bytes(),
+                mode: 0o755,
+            })
+            .collect(),
+    }
+}
+
+/// Passes on what the step writes until it has ended. It is killed if the build is given up.
+fn watch(
+    running: Running<'_>,
+    live: &LiveStep,
+    cancel: &Cancellation,
+    last: &Arc<Mutex<LastLines>>,
+) -> Result<Exit, SandboxError> {
+    let pipes = running.stdout.try_clone().and_then(|stdout| Ok((stdout, running.stderr.try_clone()?)));
+    let (stdout, stderr) =
+        pipes.map_err(|source| SandboxError::Host { operation: "read what the step writes", source })?;
+    let killer = running.killer();
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| pass_on(stdout, Stream::Stdout, live, last));
+        scope.spawn(|| pass_on(stderr, Stream::Stderr, live, last));
+        scope.spawn(|| {
+            // A step that is to be killed can wait this long.
+            const PATIENCE: std::time::Duration = std::time::Duration::from_millis(50);
+            while !ended.load(std::sync::atomic::Ordering::Acquire) {
+                if cancel.is_cancelled() {
+                    killer.kill();
+                    return;
+                }
+                thread::park_timeout(PATIENCE);
+            }
+        });
+        let exit = running.wait();
+        ended.store(true, std::sync::atomic::Ordering::Release);
+        exit
+    })
+}
+
+fn pass_on(mut pipe: File, stream: Stream, live: &LiveStep, last: &Mutex<LastLines>) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match pipe.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => {
+                let bytes = buffer.get(..count).unwrap_or_default();
+                live.output(stream, bytes);
+                last.lock().unwrap_or_else(PoisonError::into_inner).add(bytes);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The last lines that a step wrote, on whichever stream.
+#[derive(Debug, Default)]
+struct LastLines {
+    lines: VecDeque<String>,
+    partial: Vec<u8>,
+}
+
+impl LastLines {
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                b'\n' => self.end_line(),
+                // A progress bar begins its line again.
+                b'\r' => self.partial.clear(),
+                byte if self.partial.len() < LONGEST_LINE => self.partial.push(*byte),
+                _ => {}
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = String::from_utf8_lossy(&self.partial).into_owned();
+        self.partial.clear();
+        if self.lines.len() == LAST_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
+
+    fn take(&mut self) -> Vec<String> {
+        if !self.partial.is_empty() {
+            self.end_line();
+        }
+        self.lines.drain(..).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept_and_progress_bars_are_one() {
+        let mut last = LastLines::default();
+        for number in 0..30 {
+            last.add(format!("line {number}\n").as_bytes());
+        }
+        last.add(b"10%\r50%\r100%\nunended");
+        let lines = last.take();
+        assert_eq!(lines.len(), LAST_LINES);
+        assert_eq!(lines[LAST_LINES - 3..], ["line 29", "100%", "unended"]);
+    }
+
+    #[test]
+    fn a_line_without_end_does_not_fill_the_memory() {
+        let mut last = LastLines::default();
+        last.add(&vec![b'x'; 1 << 20]);
+        assert_eq!(last.take()[0].len(), LONGEST_LINE);
+    }
+}

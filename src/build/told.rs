@@ -1,0 +1,91 @@
+//! What is told of steps: what they are called, why they are executed, how they failed.
+
+use super::error::BuildError;
+use super::executor::Executor;
+use super::keys::StepKey;
+use crate::cache::Place;
+use crate::dockerfile::Diagnostic;
+use crate::plan::{Stage, Step};
+use crate::report::{self, Event, LiveStep, StepFailure};
+
+impl Executor {
+    /// A step as it is shown.
+    pub(super) fn shown(&self, stage: &Stage, number: usize, step: &Step) -> report::Step {
+        let before = self.plan.stages.iter().take_while(|other| other.index != stage.index);
+        let id = before.map(|stage| stage.steps.len()).sum::<usize>() + number + 1;
+        let several = self.plan.stages.len() > 1;
+        let name = stage.name.clone().unwrap_or_else(|| format!("stage-{}", stage.index));
+        report::Step {
+            id: u32::try_from(id).unwrap_or(u32::MAX),
+            stage: several.then_some(name),
+            number: u32::try_from(step.number.0).unwrap_or(u32::MAX),
+            of: u32::try_from(step.number.1).unwrap_or(u32::MAX),
+            text: step.title.clone(),
+        }
+    }
+
+    /// What a step is known by from build to build, whatever it does.
+    pub(super) fn place(&self, stage: &Stage, number: usize) -> Place {
+        Place {
+            dockerfile: format!("{}\0{}", self.contexts.directory().display(), self.text.name),
+            stage: stage.name.clone().unwrap_or_else(|| stage.index.to_string()),
+            step: number,
+        }
+    }
+
+    /// Tells why a step was not found in the cache.
+    pub(super) fn tell_miss(&self, live: &LiveStep, place: &Place, key: &StepKey) -> Result<(), BuildError> {
+        if self.request.no_cache {
+            return Ok(());
+        }
+        let explanation = self.cache.explain(place, &key.parts)?;
+        let changes = explanation.changes().iter().map(|change| report::Change {
+            what: change.what.clone(),
+            before: change.before.clone(),
+            after: change.after.clone(),
+        });
+        self.services.report.event(Event::CacheMiss {
+            step: live.id(),
+            reason: explanation.reason(),
+            changes: changes.collect(),
+        });
+        Ok(())
+    }
+
+    /// The error of a step that ran and failed.
+    pub(super) fn step_failed(&self, step: &Step, failure: StepFailure, output: &[String]) -> BuildError {
+        let message = format!("`{}` failed: {failure}", first_line(&step.title));
+        let mut finding = Diagnostic::error(message, step.span).label(failure.to_string());
+        if !output.is_empty() {
+            finding = finding.hint(format!("the last it wrote:\n{}", output.join("\n")));
+        }
+        BuildError::Step { finding: self.text.finding(finding), failure }
+    }
+
+    /// An error of a step, with the step's place.
+    pub(super) fn located(&self, step: &Step, error: BuildError) -> BuildError {
+        match error {
+            error @ (BuildError::Dockerfile(_) | BuildError::Step { .. } | BuildError::Cancelled) => error,
+            error => {
+                let message = format!("`{}` cannot be carried out", first_line(&step.title));
+                let finding = self.text.finding(Diagnostic::error(message, step.span));
+                BuildError::Setup { finding, source: Box::new(error) }
+            }
+        }
+    }
+}
+
+/// Says that a step failed, unless it was given up.
+pub(super) fn tell_failure(live: Option<LiveStep>, error: &BuildError) {
+    let Some(live) = live else { return };
+    match error {
+        BuildError::Cancelled => {}
+        BuildError::Step { failure, .. } => live.failed(failure.clone()),
+        error => live.failed(StepFailure::Reason(error.to_string())),
+    }
+}
+
+/// A title may be a whole script.
+fn first_line(title: &str) -> &str {
+    title.lines().next().unwrap_or_default()
+}
