@@ -36,9 +36,13 @@ impl Root {
     pub fn apply(&self, layer: &mut LayerReader) -> Result<(), RootError> {
         let owner = self.owner();
         let assumed = FileIdentity::assume(owner.uid, owner.gid);
-        let _identity = assumed.map_err(RootError::at("act as the owner of", &TreePath::root()))?;
+        let identity = assumed.map_err(RootError::at("act as the owner of", &TreePath::root()))?;
         let mut applier = Applier { root: self, parent: None, made: HashSet::new(), directories: Vec::new() };
-        while let Some((change, content)) = layer.next()? {
+        loop {
+            // Reading may write: an index of the layer, into a store that is not the root's owner's.
+            let own = identity.suspended();
+            let Some((change, content)) = layer.next()? else { break };
+            drop(own);
             applier.change(&change, content)?;
         }
         self.forget_snapshot();

@@ -18,6 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{Root, RootError};
 use crate::context::fingerprint::user_attributes;
 use crate::layer::{Entry, LayerWriter, Node, TreePath};
+use crate::sandbox::sys::FileIdentity;
 
 /// What is known of a file from before the step.
 #[derive(Debug, Clone, Copy)]
@@ -113,9 +114,10 @@ impl Root {
     pub fn write_changes(&self, writer: &mut LayerWriter) -> Result<(), RootError> {
         let mut known = self.snapshot();
         let old = known.take().unwrap_or_default();
-        let _identity = self.identity()?;
+        let identity = self.identity()?;
         let writing = Writing {
             writer,
+            identity: &identity,
             pending: Vec::new(),
             links: HashMap::new(),
             covered: std::mem::take(&mut *self.covered()),
@@ -147,6 +149,8 @@ struct Walk<'a, 'w> {
 /// The layer being written.
 struct Writing<'w> {
     writer: &'w mut LayerWriter,
+    /// Files of the root are read as their owner, those of the store are not his.
+    identity: &'w FileIdentity,
     /// Directories on the way to here that have not been written: they are if anything below them is.
     pending: Vec<Entry>,
     /// The first name written of each inode that has several.
@@ -244,7 +248,7 @@ impl Walk<'_, '_> {
             // everything made in it.
             let before = before.map(|before| Attributes { mtime: now.mtime, ..before });
             return if before.is_some_and(|before| before != now) {
-                Ok(writing.writer.entry(&entry)?)
+                writing.entry(&entry)
             } else {
                 Ok(())
             };
@@ -301,9 +305,10 @@ impl Walk<'_, '_> {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let opened = rfs::openat(parent, name, flags, Mode::empty());
             let file = File::from(opened.map_err(RootError::at("read", path))?);
+            let _own = writing.identity.suspended();
             writing.writer.file_from(&entry, &file)?;
         } else {
-            writing.writer.entry(&entry)?;
+            writing.entry(&entry)?;
         }
         Ok(())
     }
@@ -312,6 +317,7 @@ impl Walk<'_, '_> {
         let Some(writing) = &mut self.writer else { return Ok(()) };
         writing.write_pending()?;
         let path = parent.join(name).map_err(|error| RootError::Layer(error.into()))?;
+        let _own = writing.identity.suspended();
         Ok(writing.writer.remove(&path)?)
     }
 
@@ -350,10 +356,15 @@ impl Walk<'_, '_> {
 impl Writing<'_> {
     /// Writes the directories above what is written next.
     fn write_pending(&mut self) -> Result<(), RootError> {
-        for entry in self.pending.drain(..) {
-            self.writer.entry(&entry)?;
+        for entry in std::mem::take(&mut self.pending) {
+            self.entry(&entry)?;
         }
         Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<(), RootError> {
+        let _own = self.identity.suspended();
+        Ok(self.writer.entry(entry)?)
     }
 }
 

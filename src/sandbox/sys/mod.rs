@@ -186,9 +186,16 @@ pub fn set_umask(mask: u32) -> u32 {
 /// The user and group that files made by the calling thread belong to, until dropped.
 #[derive(Debug)]
 pub struct FileIdentity {
-    before: Option<(u32, u32)>,
+    /// The thread's own identity and the one that was assumed, if they are two.
+    changed: Option<Identities>,
     /// The identity is the thread's.
     _thread: std::marker::PhantomData<*const ()>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Identities {
+    own: (u32, u32),
+    assumed: (u32, u32),
 }
 
 impl FileIdentity {
@@ -197,37 +204,64 @@ impl FileIdentity {
     pub fn assume(uid: u32, gid: u32) -> io::Result<Self> {
         let (own_uid, own_gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         if (own_uid, own_gid) == (uid, gid) {
-            return Ok(Self { before: None, _thread: std::marker::PhantomData });
+            return Ok(Self { changed: None, _thread: std::marker::PhantomData });
         }
-        let identity = Self { before: Some((own_uid, own_gid)), _thread: std::marker::PhantomData };
-        set_file_identity(uid, gid)?;
-        Ok(identity)
+        let changed = Some(Identities { own: (own_uid, own_gid), assumed: (uid, gid) });
+        let identity = Self { changed, _thread: std::marker::PhantomData };
+        set_file_identity(uid, gid);
+        if file_identity() == (i64::from(uid), i64::from(gid)) {
+            Ok(identity)
+        } else {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+    }
+
+    /// Makes the thread act as itself until what is returned is dropped: for files of its own in the midst of another's.
+    pub fn suspended(&self) -> Suspended<'_> {
+        if let Some(Identities { own: (uid, gid), .. }) = self.changed {
+            // Going back to the effective IDs is always allowed.
+            set_file_identity(uid, gid);
+        }
+        Suspended(self)
     }
 }
 
 impl Drop for FileIdentity {
     fn drop(&mut self) {
-        if let Some((uid, gid)) = self.before {
+        if let Some(Identities { own: (uid, gid), .. }) = self.changed {
             // Going back to the effective IDs is always allowed.
-            let _ = set_file_identity(uid, gid);
+            set_file_identity(uid, gid);
         }
     }
 }
 
-fn set_file_identity(uid: u32, gid: u32) -> io::Result<()> {
-    // The group first: whoever is not root any more may not change it. And the raw calls: they change the calling
-    // thread alone. Their result is the old identity whatever happens; asking again with an invalid ID tells.
+/// A thread that acts as itself for a while.
+#[derive(Debug)]
+pub struct Suspended<'a>(&'a FileIdentity);
+
+impl Drop for Suspended<'_> {
+    fn drop(&mut self) {
+        if let Some(Identities { assumed: (uid, gid), .. }) = self.0.changed {
+            // What was allowed before is allowed again: the effective IDs have not changed.
+            set_file_identity(uid, gid);
+        }
+    }
+}
+
+/// Tries to make the calling thread act on files as `uid` and `gid`. The raw calls: they change this thread alone.
+fn set_file_identity(uid: u32, gid: u32) {
+    // The group first: whoever is not root any more may not change it.
     // SAFETY: no memory is involved.
-    let (now_uid, now_gid) = unsafe {
+    unsafe {
         libc::syscall(libc::SYS_setfsgid, gid);
         libc::syscall(libc::SYS_setfsuid, uid);
-        (libc::syscall(libc::SYS_setfsuid, u32::MAX), libc::syscall(libc::SYS_setfsgid, u32::MAX))
-    };
-    if (now_uid, now_gid) == (i64::from(uid), i64::from(gid)) {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::PermissionDenied.into())
     }
+}
+
+/// The user and group that the calling thread acts on files as: what asking for an invalid one gives.
+fn file_identity() -> (i64, i64) {
+    // SAFETY: no memory is involved.
+    unsafe { (libc::syscall(libc::SYS_setfsuid, u32::MAX), libc::syscall(libc::SYS_setfsgid, u32::MAX)) }
 }
 
 /// Whether the process has the capabilities to become another user.
