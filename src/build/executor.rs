@@ -45,7 +45,10 @@ pub(super) async fn build(
 ) -> Result<BuildOutcome, BuildError> {
     let text = Text::read(&request)?;
     let planned = inputs::plan(&request, &services, &text).await?;
-    let executor = Executor::prepare(request, services, text, planned).await?;
+    let mut executor = Executor::prepare(request, services, text, planned).await?;
+    let needed = executor.needed_stages();
+    let executes = executor.missing_steps(&needed).next().is_some();
+    executor.executes = executes;
     Arc::new(executor).run().await
 }
 
@@ -67,6 +70,8 @@ pub(super) struct Executor {
     pub(super) pool: Pool,
     sandbox: OnceCell<Arc<Sandbox>>,
     pusher: Option<Pusher>,
+    /// Whether there is a step to be executed.
+    pub(super) executes: bool,
     /// Steps that are executed at one time.
     turns: Semaphore,
 }
@@ -125,6 +130,7 @@ impl Executor {
             pool: Pool::new(threads),
             sandbox: OnceCell::new(),
             pusher,
+            executes: true,
             turns,
             plan,
             request,
@@ -134,12 +140,9 @@ impl Executor {
 
     async fn run(self: Arc<Self>) -> Result<BuildOutcome, BuildError> {
         let needed = self.needed_stages();
-        let executes = self.missing_steps(&needed).next().is_some();
         self.tell_start(&needed).await?;
-        if let Some(pusher) = &self.pusher {
-            if executes {
-                pusher.check().await?;
-            }
+        if let Some(pusher) = self.pusher.as_ref().filter(|_| self.executes) {
+            pusher.check().await?;
             for layer in self.base_layers_of(self.plan.target) {
                 pusher.begin(&layer);
             }
@@ -257,9 +260,9 @@ impl Executor {
             let from = "local cache".to_owned();
             self.services.report.event(Event::StepCached { step: shown, from });
             self.cache.remember(&place, &key.parts)?;
-            let made = Made { layer: Layer::of_record(record), created: record.created.clone() };
-            self.leaves(stage, &made.layer);
-            return Ok(made);
+            let layer = Layer::of_record(record);
+            self.leaves(stage, &layer);
+            return Ok(Made { layer, created: record.created.clone() });
         }
         for source in sources(step) {
             if let Source::Stage(index) = source {
@@ -291,12 +294,13 @@ impl Executor {
         Ok(Made { layer, created })
     }
 
-    /// A layer is there: if it is one of the target's, it leaves for the registry.
+    /// A layer is there: if it is one of the target's, it leaves for the registry. Where nothing is executed there is no
+    /// time to be gained by it, and the registry is asked for the whole image first.
     fn leaves(&self, stage: &Stage, layer: &Layer) {
         let mut target = self.plan.stage(self.plan.target);
         while let Some(current) = target {
             if current.index == stage.index
-                && let Some(pusher) = &self.pusher
+                && let Some(pusher) = self.pusher.as_ref().filter(|_| self.executes)
             {
                 pusher.begin(layer);
             }

@@ -74,6 +74,24 @@ impl Pusher {
         Ok(())
     }
 
+    /// The names that are pushed to.
+    pub fn names(&self) -> &[Reference] {
+        &self.inner.names
+    }
+
+    /// Whether every name is that of the image already. If it cannot be found out, it is not.
+    pub async fn is_there(&self, image: &Image) -> bool {
+        let client = &self.inner.services.client;
+        let asked = self.inner.names.iter().map(|name| client.has_manifest(name, image.digest));
+        let there = futures_util::future::join_all(asked).await.into_iter().all(|there| there);
+        if there {
+            for name in &self.inner.names {
+                self.inner.services.report.note(format!("already there: {name}"));
+            }
+        }
+        there
+    }
+
     /// Begins to push a layer. If that fails, so will [`Pusher::finish`].
     pub fn begin(&self, layer: &Layer) {
         let (pusher, layer) = (self.clone(), layer.clone());
@@ -97,7 +115,7 @@ impl Pusher {
             let bytes = Bytes::copy_from_slice(&image.manifest);
             self.inner.services.client.push_manifest(name, media_type::OCI_MANIFEST, bytes).await?;
         }
-        Ok(self.inner.names.clone())
+        Ok(self.names().to_vec())
     }
 
     async fn push_everywhere(&self, blob: &Blob) -> Result<(), BuildError> {

@@ -27,8 +27,7 @@ pub enum Operation {
 pub struct Run {
     /// Program and arguments, the shell included.
     pub arguments: Vec<String>,
-    /// A script that is put into a file of its own and is the program (a heredoc with `#!`); `arguments` then begin
-    /// with the place where it will be.
+    /// A script that is put into a file of its own (a heredoc with `#!`); `arguments` then have the shell execute it.
     pub script: Option<Script>,
     /// The declared environment: ENV and the ARGs in scope, in order.
     pub environment: Vec<(String, String)>,

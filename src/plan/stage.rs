@@ -291,8 +291,9 @@ impl Writer<'_, '_, '_> {
             dockerfile::Script::Shell(line) => draft.in_shell(&line),
             dockerfile::Script::File { name, content } => {
                 let path = format!("{SCRIPT_DIRECTORY}/{name}");
-                script = Some(Script { path: path.clone(), content });
-                vec![path]
+                let arguments = draft.in_shell(&path);
+                script = Some(Script { path, content });
+                arguments
             }
         };
         let mut mounts = Vec::new();

@@ -105,7 +105,7 @@ fn a_run_has_its_shell_environment_directory_and_user() {
     assert_eq!((run.directory.as_str(), run.user.as_str()), ("/w", "u"));
     assert_eq!((step.title.as_str(), step.number), ("RUN echo 1", (3, 5)), "the base and WORKDIR come first");
     assert_eq!(runs[1].1.arguments, ["a", "b"]);
-    assert_eq!(runs[2].1.arguments, ["/dev/pipes/EOF"]);
+    assert_eq!(runs[2].1.arguments, ["/bin/bash", "-c", "/dev/pipes/EOF"]);
     assert_eq!(runs[2].1.script.as_ref().unwrap().content, "#!/usr/bin/env python\nprint()\n");
 }
 

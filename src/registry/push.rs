@@ -171,7 +171,7 @@ impl Client {
                 Ok(digest)
             }
             Err(error) => {
-                if may_be_immutable(&error) && self.is_there(reference, digest).await {
+                if may_be_immutable(&error) && self.has_manifest(reference, digest).await {
                     return Ok(digest);
                 }
                 Err(self.explained(&endpoint, error).await)
@@ -194,8 +194,8 @@ impl Client {
         }
     }
 
-    /// Whether a tag names a manifest at the registry itself.
-    async fn is_there(&self, reference: &Reference, digest: Digest) -> bool {
+    /// Whether a tag names a manifest at the registry itself, no mirror asked. If that cannot be found out, it does not.
+    pub async fn has_manifest(&self, reference: &Reference, digest: Digest) -> bool {
         let operation = format!("look up manifest `{reference}`");
         let Some(tag) = reference.tag() else { return false };
         let Ok(tagged) = reference.repository().tagged(tag) else { return false };

@@ -18,6 +18,7 @@ mod container;
 mod fixture;
 mod http;
 mod image;
+mod layers;
 mod registry;
 mod user;
 
@@ -28,7 +29,8 @@ pub use cofferdam::Cofferdam;
 pub use container::{Container, run_image};
 pub use fixture::{Fixture, eventually, part, script};
 pub use http::{Http, Response};
-pub use image::TestImage;
+pub use image::{TestImage, sha256};
+pub use layers::{Layer, Node, comparable_config, layers, read_layer};
 pub use registry::{Options as RegistryOptions, Registry, Request};
 pub use user::Unprivileged;
 
