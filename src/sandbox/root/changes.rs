@@ -247,11 +247,7 @@ impl Walk<'_, '_> {
             // Every image has a root; a layer speaks of it only if it is given to somebody else. Its time changes with
             // everything made in it.
             let before = before.map(|before| Attributes { mtime: now.mtime, ..before });
-            return if before.is_some_and(|before| before != now) {
-                writing.entry(&entry)
-            } else {
-                Ok(())
-            };
+            return if before.is_some_and(|before| before != now) { writing.entry(&entry) } else { Ok(()) };
         }
         writing.pending.push(entry);
         if before == Some(now) { Ok(()) } else { writing.write_pending() }
