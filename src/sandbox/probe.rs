@@ -44,7 +44,7 @@ pub struct Findings {
 
 impl Findings {
     /// Tries everything. Raises the process's limit on descriptors to what steps need.
-    pub(super) fn gather() -> Self {
+    pub fn gather() -> Self {
         let (owner, identity) = find_owner();
         let protection = wall::protection();
         let list = vec![
@@ -83,7 +83,7 @@ impl Findings {
     }
 
     /// Why no step can run, if none can.
-    pub(super) fn obstacle(&self) -> Option<String> {
+    pub fn obstacle(&self) -> Option<String> {
         let missing = self.list.iter().find(|finding| finding.needed && !finding.good)?;
         Some(format!("{}: {}", missing.name, missing.outcome))
     }

@@ -1,0 +1,338 @@
+//! `cofferdam build`
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+use serde_json::json;
+
+use super::arguments::RegistryArgs;
+use super::error::CliError;
+use super::results::ResultFile;
+use super::session::Session;
+use super::stdout;
+use crate::build::request::{BuildOutcome, Output};
+use crate::settings::BuildFlags;
+
+const SOURCE: &str = "Source";
+const IMAGE: &str = "Image";
+const RESULT: &str = "Result";
+const EXECUTION: &str = "Execution";
+
+const AFTER_HELP: &str = "\
+Standard output has the digest of the image's manifest (sha256:…), or the archive of an output that
+goes there.
+
+Examples:
+  Build the directory's Dockerfile, and push the image as soon as its layers are there:
+    cofferdam build -t registry.example.com/group/app:v1 --push .
+  Know what was built, to pin it as registry.example.com/group/app@$digest:
+    digest=$(cofferdam build -t registry.example.com/group/app:v1 --push .)
+  Write an archive that `docker load` reads:
+    cofferdam build -t app:v1 -o type=docker,dest=app.tar .
+  Use an image and a directory under names of their own:
+    cofferdam build --build-context base=docker-image://debian:12 --build-context shared=../shared .
+  Get the same digest every time:
+    SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) cofferdam build -t app:v1 .
+
+Outputs are type=registry, image, oci, docker, local and tar, with fields as `docker buildx build`
+has them; a path alone is type=local. Without any output the image is in the local store, where
+`cofferdam push` finds it.";
+
+/// Flags of `build`.
+#[derive(Debug, Default, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct BuildArgs {
+    /// Directory of the files that COPY and ADD find [default: .]
+    #[arg(value_hint = ValueHint::DirPath)]
+    context: Option<String>,
+
+    /// The Dockerfile; - is standard input [default: Dockerfile in CONTEXT]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = SOURCE)]
+    file: Option<PathBuf>,
+    /// The stage to build [default: the last]
+    #[arg(long, value_name = "STAGE", help_heading = SOURCE)]
+    target: Option<String>,
+    /// Set an ARG; without a value it is taken from the environment
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]", help_heading = SOURCE)]
+    build_args: Vec<String>,
+    /// Use a directory, docker-image://IMAGE, oci-layout://DIR[:TAG] or target:STAGE where FROM or --from says NAME
+    #[arg(long = "build-context", value_name = "NAME=VALUE", help_heading = SOURCE)]
+    build_contexts: Vec<String>,
+
+    /// Name the image; may be given several times
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]", help_heading = IMAGE)]
+    tags: Vec<String>,
+    /// Set a label
+    #[arg(long = "label", value_name = "NAME=VALUE", help_heading = IMAGE)]
+    labels: Vec<String>,
+    /// The platform to build for [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH", help_heading = IMAGE)]
+    platform: Option<String>,
+    /// Compress layers by gzip (0 to 12), zstd (1 to 22) or none [default: gzip]
+    #[arg(long, value_name = "KIND[:LEVEL]", help_heading = IMAGE)]
+    compression: Option<String>,
+
+    /// Push the image under its names
+    #[arg(long, help_heading = RESULT)]
+    push: bool,
+    /// Where else the image goes: a directory, or type=TYPE,KEY=VALUE,…
+    #[arg(short, long = "output", value_name = "OUTPUT", help_heading = RESULT)]
+    outputs: Vec<String>,
+    /// Write the digest of the image's configuration to FILE
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = RESULT)]
+    iidfile: Option<PathBuf>,
+    /// Write digests, descriptor and names of the image to FILE, as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = RESULT)]
+    metadata_file: Option<PathBuf>,
+
+    /// Use nothing of what earlier builds have left
+    #[arg(long, help_heading = EXECUTION)]
+    no_cache: bool,
+    /// How many stages are worked on at one time [default: the number of processors]
+    #[arg(long, value_name = "STAGES", help_heading = EXECUTION)]
+    parallel: Option<String>,
+    /// Refuse to run steps that the kernel does not confine (Landlock)
+    #[arg(long, help_heading = EXECUTION)]
+    require_isolation: bool,
+
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl BuildArgs {
+    /// As `settings` takes them.
+    fn lower(self) -> (BuildFlags, RegistryArgs) {
+        let Self { context, file, target, build_args, build_contexts, .. } = self;
+        let Self { tags, labels, platform, compression, push, outputs, iidfile, metadata_file, .. } = self;
+        let Self { no_cache, parallel, require_isolation, registry, .. } = self;
+        let flags = BuildFlags {
+            context,
+            file,
+            tags,
+            target,
+            build_args,
+            build_contexts,
+            labels,
+            platform,
+            outputs,
+            push,
+            no_cache,
+            compression,
+            parallel,
+            require_isolation,
+            iidfile,
+            metadata_file,
+        };
+        (flags, registry)
+    }
+}
+
+/// Builds.
+pub(super) async fn run(arguments: BuildArgs, session: &Session) -> Result<(), CliError> {
+    let (flags, registry) = arguments.lower();
+    let settings = session.settings.build(&flags)?;
+    let umask = settings.request.umask;
+    let file = |path: Option<PathBuf>| path.map(|path| ResultFile::prepare(path, umask)).transpose();
+    let iidfile = file(settings.results.iidfile)?;
+    let metadata_file = file(settings.results.metadata_file)?;
+    let silent = settings.request.outputs.iter().any(Output::is_stdout);
+    let services = session.services(&registry.lower())?;
+    let outcome = crate::build::build(settings.request, services).await?;
+    if let Some(file) = iidfile {
+        // Without a line break, as `docker` writes it.
+        file.write(outcome.config.to_string().as_bytes())?;
+    }
+    if let Some(file) = metadata_file {
+        file.write(metadata(&outcome).as_bytes())?;
+    }
+    if silent { Ok(()) } else { stdout::write(&format!("{}\n", outcome.digest)) }
+}
+
+/// What `docker buildx build --metadata-file` writes of an image.
+fn metadata(outcome: &BuildOutcome) -> String {
+    let mut object = json!({
+        "containerimage.config.digest": outcome.config,
+        "containerimage.descriptor": outcome.descriptor,
+        "containerimage.digest": outcome.digest,
+    });
+    let mut names: Vec<String> = Vec::new();
+    for name in outcome.names.iter().chain(&outcome.pushed).map(ToString::to_string) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    if let Some(object) = object.as_object_mut()
+        && !names.is_empty()
+    {
+        object.insert("image.name".to_owned(), json!(names.join(",")));
+    }
+    format!("{object:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser as _;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::build::request::{BuildRequest, ContextSource, Destination, DockerfileSource, NamedContext};
+    use crate::cli::arguments::{Arguments, Command};
+    use crate::image::{Descriptor, Digest, MediaType, Reference};
+    use crate::layer::Compression;
+    use crate::registry::Environment;
+    use crate::settings::{BuildSettings, Settings, Surroundings};
+
+    /// What a command line comes to, for a machine with three processors and nothing set but `COLOUR`.
+    fn settle(line: &[&str]) -> BuildSettings {
+        let mut typed = vec!["cofferdam", "build", "--config", "/dev/null"];
+        typed.extend(line);
+        let arguments = Arguments::try_parse_from(typed).unwrap();
+        let surroundings = Surroundings {
+            environment: Environment::new([("COLOUR", "teal")]),
+            uid: 1000,
+            umask: 0o027,
+            threads: 3,
+            stdin_is_terminal: false,
+            stdout_is_terminal: false,
+            stderr_is_terminal: false,
+        };
+        let Command::Build(build) = arguments.command else { panic!("not build") };
+        let settings = Settings::load(arguments.global.lower(), surroundings).unwrap();
+        settings.build(&build.lower().0).unwrap()
+    }
+
+    fn plain() -> BuildRequest {
+        BuildRequest {
+            context: ContextSource::Directory(".".into()),
+            dockerfile: DockerfileSource::InContext,
+            target: None,
+            tags: Vec::new(),
+            build_args: Vec::new(),
+            labels: Vec::new(),
+            platform: None,
+            named_contexts: Vec::new(),
+            outputs: Vec::new(),
+            no_cache: false,
+            source_date_epoch: None,
+            compression: Compression::default(),
+            require_isolation: false,
+            parallel: 3,
+            umask: 0o027,
+        }
+    }
+
+    fn names(names: &[&str]) -> Vec<Reference> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    #[rstest]
+    #[case::nothing(&[], plain())]
+    #[case::context(&["sub/dir"], BuildRequest { context: ContextSource::Directory("sub/dir".into()), ..plain() })]
+    #[case::file(&["-f", "x.Dockerfile"], BuildRequest { dockerfile: DockerfileSource::File("x.Dockerfile".into()), ..plain() })]
+    #[case::stdin(&["-f-", "."], BuildRequest { dockerfile: DockerfileSource::Stdin, ..plain() })]
+    #[case::tags(&["-t", "a:1", "--tag=b.example/c"], BuildRequest { tags: names(&["a:1", "b.example/c:latest"]), ..plain() })]
+    #[case::arguments(
+        &["--build-arg", "A=1", "--build-arg", "COLOUR", "--build-arg", "ABSENT", "--build-arg", "A=x=y"],
+        BuildRequest { build_args: pairs(&[("A", "x=y"), ("COLOUR", "teal")]), ..plain() }
+    )]
+    #[case::label(&["--label", "k=v", "--label=empty"], BuildRequest { labels: pairs(&[("k", "v"), ("empty", "")]), ..plain() })]
+    #[case::target(&["--target", "test"], BuildRequest { target: Some("test".into()), ..plain() })]
+    #[case::platform(&["--platform", "linux/arm64"], BuildRequest { platform: Some("linux/arm64".parse().unwrap()), ..plain() })]
+    #[case::push(
+        &["--push", "-t", "r.example/a:1"],
+        BuildRequest {
+            tags: names(&["r.example/a:1"]),
+            outputs: vec![Output::Registry { names: names(&["r.example/a:1"]) }],
+            ..plain()
+        }
+    )]
+    #[case::outputs(
+        &["-o", "out", "--output=type=tar,dest=-"],
+        BuildRequest {
+            outputs: vec![Output::Local { directory: "out".into() }, Output::Tar { destination: Destination::Stdout }],
+            ..plain()
+        }
+    )]
+    #[case::contexts(
+        &["--build-context", "d=dir", "--build-context=s=target:base"],
+        BuildRequest {
+            named_contexts: vec![
+                ("d".into(), NamedContext::Directory("dir".into())),
+                ("s".into(), NamedContext::Target("base".into())),
+            ],
+            ..plain()
+        }
+    )]
+    #[case::execution(
+        &["--no-cache", "--parallel", "7", "--require-isolation", "--compression", "zstd:5"],
+        BuildRequest {
+            no_cache: true,
+            parallel: 7,
+            require_isolation: true,
+            compression: Compression::Zstd(5),
+            ..plain()
+        }
+    )]
+    fn flags_come_to(#[case] line: &[&str], #[case] expected: BuildRequest) {
+        assert_eq!(settle(line).request, expected);
+    }
+
+    #[test]
+    fn files_of_the_result() {
+        let results = settle(&["--iidfile", "id", "--metadata-file=meta.json"]).results;
+        assert_eq!(results.iidfile.as_deref(), Some(Path::new("id")));
+        assert_eq!(results.metadata_file.as_deref(), Some(Path::new("meta.json")));
+    }
+
+    #[test]
+    fn registries_are_a_matter_of_their_own() {
+        let typed = ["cofferdam", "build", "--registry-mirror=m.example", "--insecure-registry=i.example"];
+        let Command::Build(build) = Arguments::try_parse_from(typed).unwrap().command else { panic!() };
+        let flags = build.lower().1.lower();
+        assert_eq!(
+            (flags.mirrors, flags.insecure),
+            (vec!["m.example".to_owned()], vec!["i.example".to_owned()])
+        );
+        assert!(flags.ca.is_empty());
+    }
+
+    fn outcome(names: Vec<Reference>, pushed: Vec<Reference>) -> BuildOutcome {
+        let digest = Digest::of(b"manifest");
+        BuildOutcome {
+            descriptor: Descriptor::new(MediaType::ImageManifest, 8, oci_spec::image::Digest::from(digest)),
+            digest,
+            config: Digest::of(b"config"),
+            names,
+            pushed,
+            written: Vec::new(),
+        }
+    }
+
+    /// The keys are those of moby's `client/build.go` and buildx's `--metadata-file`.
+    #[test]
+    fn metadata_are_those_of_buildx() {
+        let both = names(&["app:1", "r.example/app:1"]);
+        let text = metadata(&outcome(both.clone(), both[1..].to_vec()));
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            value,
+            json!({
+                "containerimage.config.digest": Digest::of(b"config").to_string(),
+                "containerimage.digest": Digest::of(b"manifest").to_string(),
+                "containerimage.descriptor": {
+                    "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                    "digest": Digest::of(b"manifest").to_string(),
+                    "size": 8
+                },
+                "image.name": "docker.io/library/app:1,r.example/app:1"
+            })
+        );
+        assert!(!metadata(&outcome(Vec::new(), Vec::new())).contains("image.name"));
+    }
+}
