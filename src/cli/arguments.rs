@@ -37,7 +37,6 @@ configuration file.";
 #[command(
     name = "cofferdam",
     version,
-    about,
     after_help = AFTER_HELP,
     max_term_width = 100,
     propagate_version = false,
