@@ -54,6 +54,12 @@ pub enum BuildError {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// There is no such image.
+    #[error("{what}")]
+    NotFound {
+        /// Which, and where it was looked for.
+        what: String,
+    },
     /// Steps cannot be run here.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),

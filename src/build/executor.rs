@@ -28,7 +28,7 @@ use crate::image::Reference;
 use crate::layer::{LayerOptions, LayerWriter, Pool};
 use crate::plan::{Base, Operation, Plan, Source, Stage, StageIndex, Step};
 use crate::report::{Built, Event, Started};
-use crate::sandbox::{Protection, Sandbox};
+use crate::sandbox::{Protection, Sandbox, SandboxError};
 
 /// A layer that a step made, now or before.
 #[derive(Debug, Clone)]
@@ -92,7 +92,7 @@ impl Executor {
         // What killed builds have left is in nobody's way: it is cleared away beside the work.
         let sweeping = store.clone();
         std::mem::drop(tokio::task::spawn_blocking(move || sweeping.sweep()));
-        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let threads = NonZeroUsize::new(request.parallel).unwrap_or(NonZeroUsize::MIN);
         let contexts = Arc::new(Contexts::open(&request, text.path.as_deref(), &store, threads)?);
         let (keys, plan, text) = {
             let (contexts, options, kept) = (Arc::clone(&contexts), layer_options(&request), store.clone());
@@ -317,8 +317,9 @@ impl Executor {
             let launcher = self.services.launcher.clone();
             let sandbox = Arc::new(blocking(move || Ok(Sandbox::prepare(launcher)?)).await?);
             if self.request.require_isolation && sandbox.findings().protection() == Protection::None {
-                let message = "steps are to be run only if the kernel confines them, and this one has no usable Landlock";
-                return Err(BuildError::refused(message.to_owned()));
+                let what =
+                    "steps are to be run only if the kernel confines them, and it has no usable Landlock";
+                return Err(SandboxError::Unusable { what: what.to_owned() }.into());
             }
             Ok(sandbox)
         };

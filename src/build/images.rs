@@ -70,7 +70,9 @@ impl Services {
                     let Some(chosen) = crate::image::select(&index, platform) else {
                         // The registry room says best which platforms there are.
                         self.client.resolve(&next, platform).await?;
-                        return Err(BuildError::refused(format!("`{name}` has no image for {platform}")));
+                        return Err(BuildError::NotFound {
+                            what: format!("`{name}` has no image for {platform}"),
+                        });
                     };
                     let digest = Digest::try_from(chosen.digest()).map_err(|error| fault(error.into()))?;
                     next = reference.repository().at(digest);

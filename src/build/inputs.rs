@@ -113,8 +113,13 @@ pub(super) async fn plan(
             break;
         }
         let find = |(number, wanted): (usize, crate::plan::Wanted)| async move {
-            let found = services.find_image(&wanted.name, &wanted.platform, &request.named_contexts).await?;
-            Ok::<_, BuildError>((number, found))
+            match services.find_image(&wanted.name, &wanted.platform, &request.named_contexts).await {
+                Ok(found) => Ok((number, found)),
+                Err(source) => {
+                    let finding = Diagnostic::error("the image cannot be used", wanted.span);
+                    Err(BuildError::Setup { finding: text.finding(finding), source: Box::new(source) })
+                }
+            }
         };
         for (number, found) in try_join_all(wanted.into_iter().map(find)).await? {
             graph.found(number, found.image.clone()).map_err(|list| text.findings(list))?;

@@ -47,9 +47,9 @@ pub(super) fn import(
             }
             Manifest::Index(inner) => {
                 let chosen = select(&inner, platform);
-                descriptor = chosen
-                    .cloned()
-                    .ok_or_else(|| BuildError::refused(format!("`{name}` has no image for {platform}")))?;
+                descriptor = chosen.cloned().ok_or_else(|| BuildError::NotFound {
+                    what: format!("`{name}` has no image for {platform}"),
+                })?;
             }
         }
     }

@@ -213,7 +213,9 @@ pub async fn push_named(name: &Reference, services: &Services) -> Result<Digest,
     let services = Arc::new(services.clone());
     let fault = |source: ImageFault| BuildError::Image { name: name.familiar(), source };
     let Some(descriptor) = services.store.resolve(name)? else {
-        return Err(BuildError::refused(format!("there is no image `{}` in the store", name.familiar())));
+        return Err(BuildError::NotFound {
+            what: format!("there is no image `{}` in the store", name.familiar()),
+        });
     };
     let digest = Digest::try_from(descriptor.digest()).map_err(|error| fault(error.into()))?;
     let manifest = services.store.read(&digest, descriptor.size())?;

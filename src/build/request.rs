@@ -40,7 +40,7 @@ pub struct BuildRequest {
     pub compression: Compression,
     /// Refuse to run steps that the kernel does not confine.
     pub require_isolation: bool,
-    /// How many stages may be worked on at one time; at least 1.
+    /// How many stages may be worked on at one time, and how many threads read files and compress layers; at least 1.
     pub parallel: usize,
     /// The user's own umask: for files and directories that the user asked for. The process's is another.
     pub umask: u32,

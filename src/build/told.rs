@@ -66,6 +66,9 @@ impl Executor {
     pub(super) fn located(&self, step: &Step, error: BuildError) -> BuildError {
         match error {
             error @ (BuildError::Dockerfile(_) | BuildError::Step { .. } | BuildError::Cancelled) => error,
+            BuildError::Refused { what, hint } => {
+                BuildError::Dockerfile(self.text.finding(Diagnostic::error(what, step.span).maybe_hint(hint)))
+            }
             error => {
                 let message = format!("`{}` cannot be carried out", first_line(&step.title));
                 let finding = self.text.finding(Diagnostic::error(message, step.span));

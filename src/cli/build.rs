@@ -88,7 +88,7 @@ pub struct BuildArgs {
     /// Use nothing of what earlier builds have left
     #[arg(long, help_heading = EXECUTION)]
     no_cache: bool,
-    /// How many stages are worked on at one time [default: the number of processors]
+    /// How many stages are worked on at one time, and how many threads read and compress [default: the number of processors]
     #[arg(long, value_name = "STAGES", help_heading = EXECUTION)]
     parallel: Option<String>,
     /// Refuse to run steps that the kernel does not confine (Landlock)

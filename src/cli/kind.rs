@@ -7,8 +7,8 @@ use std::error::Error;
 use std::io;
 
 use super::error::CliError;
-use crate::build::BuildError;
 use crate::build::transfer::TransferError;
+use crate::build::{BuildError, ImageFault};
 use crate::layer::{LayerError, TreeError};
 use crate::registry::{ErrorKind, RegistryError};
 use crate::sandbox::{RootError, SandboxError};
@@ -230,6 +230,7 @@ fn of_build(error: &BuildError) -> Kind {
         BuildError::Step { .. } => Kind::Step,
         BuildError::Setup { source, .. } => of_build(source),
         BuildError::Refused { .. } => Kind::Usage,
+        BuildError::NotFound { .. } => Kind::NotFound,
         BuildError::Sandbox(error) => of_sandbox(error),
         BuildError::Registry(error) => of_registry(error),
         BuildError::Store(error) => of_store(error),
@@ -237,6 +238,7 @@ fn of_build(error: &BuildError) -> Kind {
         BuildError::Tree(error) => of_tree(error),
         BuildError::Root(error) => of_root(error),
         BuildError::Transfer(error) => of_transfer(error),
+        BuildError::Image { source: ImageFault::NotInLayout { .. }, .. } => Kind::NotFound,
         BuildError::Image { .. } => Kind::Invalid,
         BuildError::Output { .. } => Kind::Output,
         BuildError::Cancelled => Kind::Cancelled,

@@ -114,7 +114,7 @@ pub const BUILD: &[Key] = &[
         Some(variables::PARALLEL),
         Some("parallel"),
         "the processors that may be used",
-        "how many stages are worked on at one time",
+        "how many stages are worked on at one time, and how many threads read and compress",
     ),
     key(
         Some("--compression KIND[:LEVEL]"),

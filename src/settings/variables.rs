@@ -17,7 +17,7 @@ pub const REGISTRY_MIRRORS: &str = "COFFERDAM_REGISTRY_MIRRORS";
 pub const INSECURE_REGISTRIES: &str = "COFFERDAM_INSECURE_REGISTRIES";
 /// Certificates as `--registry-ca` takes them, parted by spaces, commas or `;`.
 pub const REGISTRY_CA: &str = "COFFERDAM_REGISTRY_CA";
-/// How many stages are worked on at one time.
+/// How many stages are worked on at one time, and how many threads read and compress.
 pub const PARALLEL: &str = "COFFERDAM_PARALLEL";
 /// How layers are compressed.
 pub const COMPRESSION: &str = "COFFERDAM_COMPRESSION";

@@ -55,6 +55,14 @@ impl TestImage {
         self
     }
 
+    /// With this archive as the layer, whatever is in it; takes the place of files that were added.
+    pub fn layer(mut self, archive: &[u8]) -> Self {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(archive).expect("a layer");
+        self.layer = tar::Builder::new(file);
+        self
+    }
+
     /// With a value of the container configuration in place of the base's: `User`, `Env`, `Entrypoint`, `Cmd`…
     pub fn set(mut self, key: &'static str, value: Value) -> Self {
         self.config.push((key, value));

@@ -4,16 +4,13 @@
 //! Contents, kinds, owners, modes, attributes and whiteouts have to be equal. Times are not compared: BuildKit's are
 //! those of the machine. Names that each run writes differently (caches, logs) are listed with the case.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::LazyLock;
 
+use crate::support::{BuildKit, Cofferdam, Layer, Registry, comparable_config, layers};
 use rstest::rstest;
-use support::{BuildKit, Cofferdam, Layer, Registry, comparable_config, layers};
 
 /// Registry and daemon for all cases: each build is small, starting them is not.
 struct Judge {
@@ -21,13 +18,11 @@ struct Judge {
     buildkit: BuildKit,
 }
 
-thread_local! {
-    static JUDGE: Judge = {
-        let registry = Registry::start();
-        let buildkit = BuildKit::start(&[&registry]);
-        Judge { registry, buildkit }
-    };
-}
+static JUDGE: LazyLock<Judge> = LazyLock::new(|| {
+    let registry = Registry::start();
+    let buildkit = BuildKit::start(&[&registry]);
+    Judge { registry, buildkit }
+});
 
 /// The files that every case may copy.
 fn context(directory: &Path) {
@@ -244,11 +239,12 @@ fn is_what_buildkit_makes(#[case] dockerfile: &str) {
     let directory = tempfile::tempdir().unwrap();
     context(directory.path());
     std::fs::write(directory.path().join("Dockerfile"), dockerfile.trim_start()).unwrap();
-    JUDGE.with(|judge| compare(judge, directory.path()));
+    compare(&JUDGE, directory.path());
 }
 
 fn compare(Judge { registry, buildkit }: &Judge, context: &Path) {
-    let (theirs, ours) = ("judge/theirs:1", "judge/ours:1");
+    let case = context.file_name().unwrap().to_string_lossy().trim_start_matches('.').to_lowercase();
+    let (theirs, ours) = (&*format!("theirs/{case}:1"), &*format!("ours/{case}:1"));
     buildkit
         .build(context)
         .push(&registry.reference(theirs))
