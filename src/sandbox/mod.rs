@@ -213,7 +213,8 @@ pub struct Killer(Arc<File>);
 impl Killer {
     /// Kills the step and all that it has started. Nothing happens if it has ended.
     pub fn kill(&self) {
-        let _ = rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Both);
+        // The other direction stays: how the step ended is still reported.
+        let _ = rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Write);
     }
 }
 
