@@ -17,7 +17,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{Root, RootError};
 use crate::context::fingerprint::user_attributes;
-use crate::layer::{Entry, LayerWriter, Node, TreePath};
+use crate::layer::{Entry, LayerError, LayerWriter, Node, TreePath};
+use crate::sandbox::sys::FileIdentity;
 
 /// What is known of a file from before the step.
 #[derive(Debug, Clone, Copy)]
@@ -113,9 +114,10 @@ impl Root {
     pub fn write_changes(&self, writer: &mut LayerWriter) -> Result<(), RootError> {
         let mut known = self.snapshot();
         let old = known.take().unwrap_or_default();
-        let _identity = self.identity()?;
+        let identity = self.identity()?;
         let writing = Writing {
             writer,
+            identity: &identity,
             pending: Vec::new(),
             links: HashMap::new(),
             covered: std::mem::take(&mut *self.covered()),
@@ -147,6 +149,9 @@ struct Walk<'a, 'w> {
 /// The layer being written.
 struct Writing<'w> {
     writer: &'w mut LayerWriter,
+    /// The owner of the root's files, as whom they are read. The layer is written as who the build is: the store need
+    /// not be open to the owner.
+    identity: &'w FileIdentity,
     /// Directories on the way to here that have not been written: they are if anything below them is.
     pending: Vec<Entry>,
     /// The first name written of each inode that has several.
@@ -244,7 +249,7 @@ impl Walk<'_, '_> {
             // everything made in it.
             let before = before.map(|before| Attributes { mtime: now.mtime, ..before });
             return if before.is_some_and(|before| before != now) {
-                Ok(writing.writer.entry(&entry)?)
+                writing.write(|writer| writer.entry(&entry))
             } else {
                 Ok(())
             };
@@ -301,9 +306,9 @@ impl Walk<'_, '_> {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let opened = rfs::openat(parent, name, flags, Mode::empty());
             let file = File::from(opened.map_err(RootError::at("read", path))?);
-            writing.writer.file_from(&entry, &file)?;
+            writing.write(|writer| writer.file_from(&entry, &file))?;
         } else {
-            writing.writer.entry(&entry)?;
+            writing.write(|writer| writer.entry(&entry))?;
         }
         Ok(())
     }
@@ -312,7 +317,7 @@ impl Walk<'_, '_> {
         let Some(writing) = &mut self.writer else { return Ok(()) };
         writing.write_pending()?;
         let path = parent.join(name).map_err(|error| RootError::Layer(error.into()))?;
-        Ok(writing.writer.remove(&path)?)
+        writing.write(|writer| writer.remove(&path))
     }
 
     fn know(&mut self, found: &Found, directory: Option<u32>) -> Known {
@@ -350,10 +355,17 @@ impl Walk<'_, '_> {
 impl Writing<'_> {
     /// Writes the directories above what is written next.
     fn write_pending(&mut self) -> Result<(), RootError> {
-        for entry in self.pending.drain(..) {
-            self.writer.entry(&entry)?;
+        for entry in std::mem::take(&mut self.pending) {
+            self.write(|writer| writer.entry(&entry))?;
         }
         Ok(())
+    }
+
+    fn write(
+        &mut self,
+        act: impl FnOnce(&mut LayerWriter) -> Result<(), LayerError>,
+    ) -> Result<(), RootError> {
+        Ok(self.identity.suspended(|| act(self.writer))?)
     }
 }
 

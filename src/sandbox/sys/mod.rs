@@ -186,7 +186,8 @@ pub fn set_umask(mask: u32) -> u32 {
 /// The user and group that files made by the calling thread belong to, until dropped.
 #[derive(Debug)]
 pub struct FileIdentity {
-    before: Option<(u32, u32)>,
+    /// Who the thread was, and who it is: nothing where they are one.
+    change: Option<[(u32, u32); 2]>,
     /// The identity is the thread's.
     _thread: std::marker::PhantomData<*const ()>,
 }
@@ -197,17 +198,28 @@ impl FileIdentity {
     pub fn assume(uid: u32, gid: u32) -> io::Result<Self> {
         let (own_uid, own_gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         if (own_uid, own_gid) == (uid, gid) {
-            return Ok(Self { before: None, _thread: std::marker::PhantomData });
+            return Ok(Self { change: None, _thread: std::marker::PhantomData });
         }
-        let identity = Self { before: Some((own_uid, own_gid)), _thread: std::marker::PhantomData };
+        let change = Some([(own_uid, own_gid), (uid, gid)]);
+        let identity = Self { change, _thread: std::marker::PhantomData };
         set_file_identity(uid, gid)?;
         Ok(identity)
+    }
+
+    /// Does something as who the thread was before: what belongs to the build, not to the root.
+    pub fn suspended<T>(&self, act: impl FnOnce() -> T) -> T {
+        let Some([before, now]) = self.change else { return act() };
+        // Both directions have been allowed once.
+        let _ = set_file_identity(before.0, before.1);
+        let done = act();
+        let _ = set_file_identity(now.0, now.1);
+        done
     }
 }
 
 impl Drop for FileIdentity {
     fn drop(&mut self) {
-        if let Some((uid, gid)) = self.before {
+        if let Some([(uid, gid), _]) = self.change {
             // Going back to the effective IDs is always allowed.
             let _ = set_file_identity(uid, gid);
         }
