@@ -47,6 +47,8 @@ struct Attributes {
     mode: u32,
     uid: u32,
     gid: u32,
+    /// In nanoseconds, though layers have seconds: whether a directory is in a layer must not depend on how fast the
+    /// step was.
     mtime: i64,
 }
 
@@ -336,7 +338,7 @@ impl Walk<'_, '_> {
 
     fn attributes(&self, stat: &Stat) -> Attributes {
         let (mode, uid, gid, _) = self.root.seen(stat);
-        Attributes { mode, uid, gid, mtime: stat.st_mtime }
+        Attributes { mode, uid, gid, mtime: nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64) }
     }
 
     /// The entry of a file, whose content goes apart; `None` for a socket, which no image has.
@@ -393,5 +395,9 @@ pub(super) fn list_directory(directory: &OwnedFd, path: &TreePath) -> Result<Vec
 }
 
 fn ctime(stat: &Stat) -> i64 {
-    stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(stat.st_ctime_nsec as i64)
+    nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64)
+}
+
+fn nanoseconds(seconds: i64, rest: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
 }
