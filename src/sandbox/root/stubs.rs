@@ -123,7 +123,7 @@ impl Stubs {
             let (Some(parent_path), Some(name)) = (path.parent(), path.file_name()) else {
                 return Err(io::ErrorKind::InvalidInput.into());
             };
-            let parent = self.directory(directory, parent_path)?;
+            let parent = self.directory(root, directory, parent_path)?;
             match rfs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => {
                     let stat = self.make(root, parent, name, is_directory)?;
@@ -152,16 +152,17 @@ impl Stubs {
     }
 
     /// The directory at `path`, made with its parents if it is missing.
-    fn directory(&mut self, root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    fn directory(&mut self, root: &Root, within: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let name = match rfs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        let name = match rfs::openat2(within, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
             Err(Errno::NOENT) => path.file_name().ok_or(Errno::NOENT)?,
             other => return Ok(other?),
         };
-        let parent = self.directory(root, path.parent().unwrap_or(Path::new("/")))?;
+        let parent = self.directory(root, within, path.parent().unwrap_or(Path::new("/")))?;
         let before = modified(&rfs::fstat(&parent)?);
         rfs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
         let made = rfs::openat(&parent, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+        root.note_new(&rfs::fstat(&made)?);
         self.made(parent, name, true, before)?;
         Ok(made)
     }
@@ -176,7 +177,7 @@ impl Stubs {
             rfs::openat(&parent, name, flags, Mode::empty())?;
         }
         let stat = rfs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        root.memory().shared().ledger.reset(key(root, &stat));
+        root.note_new(&stat);
         self.made(parent, name, is_directory, before)?;
         Ok(stat)
     }
