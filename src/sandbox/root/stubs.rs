@@ -3,7 +3,10 @@
 //! Nothing can be mounted without privilege, so a mount point is a place that the guest must notice. A stub makes
 //! sure of it: a file or directory of mode 0000, which the kernel lets nobody pass, and whose inode the guest knows.
 //! What the image has at the place gets that mode for the time of the step; what is missing is made, and removed
-//! again with the times of its directory as they were: a step leaves no trace of its mounts in the image.
+//! again with the times of its directory as they were: a step leaves no trace of its mounts in the image. But for
+//! `/proc`, `/sys` and `/dev`: an image that lacks them gets them with its first step, as it does from BuildKit, whose
+//! runtime makes them where they are missing (seen with BuildKit 0.33 and runc: all three with mode 0755, in the layer
+//! of the step; no `/etc/resolv.conf`, no `/etc/hosts`, nothing below `/dev`).
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -25,6 +28,11 @@ use crate::sandbox::sys;
 /// Links that the path of a mount point may go through.
 const MAX_LINKS: usize = 16;
 
+/// The mount points that stay in the image as empty directories.
+const STAYING: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// Their permissions.
+const STAYING_MODE: u32 = 0o755;
+
 /// The stubs of a step, which are there until [`Stubs::lift`].
 #[derive(Debug, Default)]
 pub struct Stubs {
@@ -40,6 +48,8 @@ enum Laid {
     Covered { file: OwnedFd, permissions: u32 },
     /// Nothing was there.
     Made { parent: OwnedFd, name: OsString, is_directory: bool, before: Timespec, after: Timespec },
+    /// Nothing was there, and from now on the image has it.
+    Given { directory: OwnedFd },
 }
 
 impl Stubs {
@@ -63,6 +73,9 @@ impl Stubs {
                 .filter(|outer| outer.at != mount.at && mount.at.starts_with(&outer.at))
                 .max_by_key(|outer| outer.at.components().count());
             let key = match outer {
+                None if STAYING.iter().any(|staying| mount.at == Path::new(staying)) => {
+                    stubs.give_directory(root, &mount.at)
+                }
                 None => stubs.lay_one(root, root.directory(), &mount.at, is_directory(mount)),
                 Some(outer) if outer.kind == MountKind::Directory && outer.host.is_relative() => {
                     let place =
@@ -95,6 +108,7 @@ impl Stubs {
         while let Some(laid) = self.laid.pop() {
             match laid {
                 Laid::Covered { file, permissions } => set_permissions(&file, permissions)?,
+                Laid::Given { directory } => set_permissions(&directory, STAYING_MODE)?,
                 Laid::Made { parent, name, is_directory, before, after } => {
                     let now = modified(&rfs::fstat(&parent)?);
                     let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
@@ -149,6 +163,21 @@ impl Stubs {
             }
         }
         Err(Errno::LOOP.into())
+    }
+
+    /// Lays the stub of a mount point that stays.
+    fn give_directory(&mut self, root: &Root, path: &Path) -> io::Result<u64> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        match rfs::mkdirat(root.directory(), name, Mode::empty()) {
+            Err(Errno::EXIST) => return self.lay_one(root, root.directory(), path, true),
+            made => made?,
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rfs::openat(root.directory(), name, flags, Mode::empty())?;
+        let stat = rfs::fstat(&directory)?;
+        root.note_new(&stat);
+        self.laid.push(Laid::Given { directory });
+        Ok(key(root, &stat))
     }
 
     /// The directory at `path`, made with its parents if it is missing.
