@@ -282,6 +282,9 @@ impl Applier<'_> {
                 self.root.ledger().reset(key);
             } else {
                 let ledger_entry = self.root.ledger().entry(key).ok_or(RootError::LedgerFull)?;
+                if matches!(kind, mode::CHARACTER | mode::BLOCK) {
+                    self.root.ledger().note_device();
+                }
                 // A link has all permissions, whatever an archive says.
                 let mode = if kind == mode::SYMLINK { kind | 0o777 } else { wanted };
                 ledger_entry.set(Record { uid: *uid, gid: *gid, mode, device });
