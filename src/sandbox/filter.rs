@@ -140,6 +140,7 @@ const VERDICTS: &[(usize, Verdict)] = &[
     (nr::REMOVEXATTR, Trap),
     (nr::LREMOVEXATTR, Trap),
     (nr::FREMOVEXATTR, Trap),
+    (nr::GETDENTS64, Trap),
     (nr::CLOCK_SETTIME, Errno(EPERM)),
     (nr::UTIMES, Trap),
     (nr::KEXEC_LOAD, Errno(EPERM)),

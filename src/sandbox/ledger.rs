@@ -116,6 +116,8 @@ impl Entry {
 #[repr(C)]
 pub struct Ledger {
     used: AtomicU32,
+    /// Whether a device node was ever recorded.
+    devices: AtomicU32,
     index: [AtomicU32; INDEX],
     entries: [Entry; ENTRIES],
 }
@@ -178,6 +180,16 @@ impl Ledger {
             }
         }
         None
+    }
+
+    /// Says that a device node is recorded.
+    pub fn note_device(&self) {
+        self.devices.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether there may be device nodes among the records. Most roots have none, and need no looking for them.
+    pub fn has_devices(&self) -> bool {
+        self.devices.load(Ordering::Relaxed) != 0
     }
 
     /// Forgets what was known of `key`: a new file has got the inode.

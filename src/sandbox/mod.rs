@@ -159,8 +159,7 @@ impl Sandbox {
         let (directory, stubs) = {
             let _identity = FileIdentity::assume(owner.uid, owner.gid)
                 .map_err(host("act on files as the step's user"))?;
-            let directory = StepDirectory::create(root.place(), &root.next_step(), step)
-                .map_err(host("make the step's directory"))?;
+            let directory = StepDirectory::create(root, step).map_err(host("make the step's directory"))?;
             let stubs = Stubs::lay(root, directory.fd.as_fd(), &directory.mounts)
                 .map_err(host("prepare the mount points of the step"))?;
             (directory, stubs)
@@ -213,7 +212,8 @@ pub struct Killer(Arc<File>);
 impl Killer {
     /// Kills the step and all that it has started. Nothing happens if it has ended.
     pub fn kill(&self) {
-        let _ = rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Both);
+        // The other direction stays: how the step ended is still reported.
+        let _ = rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Write);
     }
 }
 

@@ -109,6 +109,7 @@ pub const FLISTXATTR: usize = 196;
 pub const REMOVEXATTR: usize = 197;
 pub const LREMOVEXATTR: usize = 198;
 pub const FREMOVEXATTR: usize = 199;
+pub const GETDENTS64: usize = 217;
 pub const SET_TID_ADDRESS: usize = 218;
 pub const CLOCK_SETTIME: usize = 227;
 pub const EXIT_GROUP: usize = 231;

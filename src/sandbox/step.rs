@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self as rfs, Mode, OFlags};
+use rustix::fs::{self as rfs, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::abi::{MAX_MOUNTS, MAX_TEXT, Mount, MountKind, StepBlock, Text};
 use super::rules::credentials::Credentials;
@@ -83,10 +84,10 @@ pub(super) struct StepDirectory {
 }
 
 impl StepDirectory {
-    /// Makes the directory `name` in `parent`, fills it, and says what is to be mounted. What is made belongs to the
-    /// calling thread's file identity.
-    pub fn create(parent: BorrowedFd<'_>, name: &str, step: &Step) -> io::Result<Self> {
-        let fd = make_directory(parent, name, 0o755)?;
+    /// Makes the directory of the root's next step beside it, fills it, and says what is to be mounted. What is made
+    /// belongs to the calling thread's file identity.
+    pub fn create(root: &Root, step: &Step) -> io::Result<Self> {
+        let fd = make_directory(root, root.place(), root.next_step().as_ref(), 0o755)?;
         let files: [(&str, &[u8]); 6] = [
             ("resolv.conf", &step.resolv_conf),
             ("hosts", &step.hosts),
@@ -96,24 +97,25 @@ impl StepDirectory {
             ("mountstats", b""),
         ];
         for (name, content) in files {
-            make_file(fd.as_fd(), OsStr::new(name), content, 0o644)?;
+            make_file(root, fd.as_fd(), OsStr::new(name), content, 0o644)?;
         }
-        let devices = make_directory(fd.as_fd(), "dev", 0o755)?;
+        let devices = make_directory(root, fd.as_fd(), "dev".as_ref(), 0o755)?;
         for name in ["shm", "mqueue"] {
-            make_directory(devices.as_fd(), name, 0o1777)?;
+            make_directory(root, devices.as_fd(), name.as_ref(), 0o1777)?;
         }
         for (name, target) in DEVICE_LINKS {
             rfs::symlinkat(target, &devices, name)?;
+            root.note_new(&rfs::statat(&devices, name, AtFlags::SYMLINK_NOFOLLOW)?);
         }
         for file in &step.files {
-            file.create(devices.as_fd())?;
+            file.create(root, devices.as_fd())?;
         }
         Ok(Self { fd, mounts: mounts() })
     }
 }
 
 impl StepFile {
-    fn create(&self, devices: BorrowedFd<'_>) -> io::Result<()> {
+    fn create(&self, root: &Root, devices: BorrowedFd<'_>) -> io::Result<()> {
         let below = self.path.strip_prefix("/dev").map_err(|_| io::ErrorKind::InvalidInput)?;
         let (Some(directory), Some(name)) = (below.parent(), below.file_name()) else {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -121,29 +123,30 @@ impl StepFile {
         let mut parent = rustix::io::dup(devices)?;
         for component in directory.components() {
             let name = component.as_os_str();
-            match rfs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            parent = rfs::openat(&parent, name, flags, Mode::empty())?;
+            parent = match rfs::openat(&parent, name, flags, Mode::empty()) {
+                Err(Errno::NOENT) => make_directory(root, parent.as_fd(), name, 0o755)?,
+                opened => opened?,
+            };
         }
-        make_file(parent.as_fd(), name, &self.content, self.mode)
+        make_file(root, parent.as_fd(), name, &self.content, self.mode)
     }
 }
 
-fn make_file(parent: BorrowedFd<'_>, name: &OsStr, content: &[u8], mode: u32) -> io::Result<()> {
+fn make_file(root: &Root, parent: BorrowedFd<'_>, name: &OsStr, content: &[u8], mode: u32) -> io::Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let mut file = File::from(rfs::openat(parent, name, flags, Mode::from_raw_mode(mode))?);
+    root.note_new(&rfs::fstat(&file)?);
     file.write_all(content)
 }
 
 /// Makes and opens a directory. The mode is set apart from the umask.
-fn make_directory(parent: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<OwnedFd> {
+fn make_directory(root: &Root, parent: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<OwnedFd> {
     rfs::mkdirat(parent, name, Mode::from_raw_mode(0o700))?;
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = rfs::openat(parent, name, flags, Mode::empty())?;
     rfs::fchmod(&directory, Mode::from_raw_mode(mode))?;
+    root.note_new(&rfs::fstat(&directory)?);
     Ok(directory)
 }
 

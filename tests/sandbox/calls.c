@@ -349,7 +349,7 @@ int main(int count, char **arguments)
 {
 	if (count > 2 && !strcmp(arguments[1], "who")) { who(arguments[2]); say("secure %lu execfn %s argv0 %s", getauxval(AT_SECURE), (char *)getauxval(AT_EXECFN), arguments[0]); return 0; }
 	if (mkdir("/t", 0755) || chdir("/t")) { say("/t: %s", name_of(errno)); return 1; }
-	const char *self = "/calls";
+	const char *self = arguments[0];
 	modes_and_owners(); nodes(); paths(); times_and_attributes(); identity(); refused(); prepare_user(); user(); signals(); processes(self);
 	say("# done");
 	return 0;

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A user and directories that are theirs.
 pub struct Unprivileged {
@@ -48,7 +49,12 @@ impl Unprivileged {
     /// A command with the user's ids, no group, no capability in any set and no way to gain one; of the environment
     /// it has `PATH`, `HOME` and `TMPDIR`, and it starts in the directory `work`.
     pub fn command(&self, program: impl AsRef<OsStr>) -> assert_cmd::Command {
-        let mut command = assert_cmd::Command::new("setpriv");
+        assert_cmd::Command::from_std(self.plain_command(program))
+    }
+
+    /// The same for who talks to it while it runs.
+    pub fn plain_command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("setpriv");
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())

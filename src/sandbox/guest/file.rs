@@ -78,6 +78,9 @@ pub fn record(seen: &Seen, disk: u32, attributes: &Attributes, device: u32) -> R
         return Ok(());
     }
     let entry = ledger().entry(key).ok_or(ENOSPC)?;
+    if matches!(attributes.mode & mode::KIND, mode::CHARACTER | mode::BLOCK) {
+        ledger().note_device();
+    }
     let Attributes { uid, gid, mode } = *attributes;
     entry.set(Record { uid, gid, mode, device });
     Ok(())

@@ -38,11 +38,8 @@ impl Root {
         let assumed = FileIdentity::assume(owner.uid, owner.gid);
         let identity = assumed.map_err(RootError::at("act as the owner of", &TreePath::root()))?;
         let mut applier = Applier { root: self, parent: None, made: HashSet::new(), directories: Vec::new() };
-        loop {
-            // Reading may write: an index of the layer, into a store that is not the root's owner's.
-            let own = identity.suspended();
-            let Some((change, content)) = layer.next()? else { break };
-            drop(own);
+        // Reading may write: an index of the layer, into a store that is not the root's owner's.
+        while let Some((change, content)) = identity.suspended(|| layer.next())? {
             applier.change(&change, content)?;
         }
         self.forget_snapshot();
@@ -286,6 +283,9 @@ impl Applier<'_> {
                 self.root.ledger().reset(key);
             } else {
                 let ledger_entry = self.root.ledger().entry(key).ok_or(RootError::LedgerFull)?;
+                if matches!(kind, mode::CHARACTER | mode::BLOCK) {
+                    self.root.ledger().note_device();
+                }
                 // A link has all permissions, whatever an archive says.
                 let mode = if kind == mode::SYMLINK { kind | 0o777 } else { wanted };
                 ledger_entry.set(Record { uid: *uid, gid: *gid, mode, device });

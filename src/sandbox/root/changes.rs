@@ -17,7 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{Root, RootError};
 use crate::context::fingerprint::user_attributes;
-use crate::layer::{Entry, LayerWriter, Node, TreePath};
+use crate::layer::{Entry, LayerError, LayerWriter, Node, TreePath};
 use crate::sandbox::sys::FileIdentity;
 
 /// What is known of a file from before the step.
@@ -47,6 +47,8 @@ struct Attributes {
     mode: u32,
     uid: u32,
     gid: u32,
+    /// In nanoseconds, though layers have seconds: whether a directory is in a layer must not depend on how fast the
+    /// step was.
     mtime: i64,
 }
 
@@ -149,7 +151,8 @@ struct Walk<'a, 'w> {
 /// The layer being written.
 struct Writing<'w> {
     writer: &'w mut LayerWriter,
-    /// Files of the root are read as their owner, those of the store are not his.
+    /// The owner of the root's files, as whom they are read. The layer is written as who the build is: the store need
+    /// not be open to the owner.
     identity: &'w FileIdentity,
     /// Directories on the way to here that have not been written: they are if anything below them is.
     pending: Vec<Entry>,
@@ -247,7 +250,11 @@ impl Walk<'_, '_> {
             // Every image has a root; a layer speaks of it only if it is given to somebody else. Its time changes with
             // everything made in it.
             let before = before.map(|before| Attributes { mtime: now.mtime, ..before });
-            return if before.is_some_and(|before| before != now) { writing.entry(&entry) } else { Ok(()) };
+            return if before.is_some_and(|before| before != now) {
+                writing.write(|writer| writer.entry(&entry))
+            } else {
+                Ok(())
+            };
         }
         writing.pending.push(entry);
         if before == Some(now) { Ok(()) } else { writing.write_pending() }
@@ -301,10 +308,9 @@ impl Walk<'_, '_> {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let opened = rfs::openat(parent, name, flags, Mode::empty());
             let file = File::from(opened.map_err(RootError::at("read", path))?);
-            let _own = writing.identity.suspended();
-            writing.writer.file_from(&entry, &file)?;
+            writing.write(|writer| writer.file_from(&entry, &file))?;
         } else {
-            writing.entry(&entry)?;
+            writing.write(|writer| writer.entry(&entry))?;
         }
         Ok(())
     }
@@ -313,8 +319,7 @@ impl Walk<'_, '_> {
         let Some(writing) = &mut self.writer else { return Ok(()) };
         writing.write_pending()?;
         let path = parent.join(name).map_err(|error| RootError::Layer(error.into()))?;
-        let _own = writing.identity.suspended();
-        Ok(writing.writer.remove(&path)?)
+        writing.write(|writer| writer.remove(&path))
     }
 
     fn know(&mut self, found: &Found, directory: Option<u32>) -> Known {
@@ -333,7 +338,7 @@ impl Walk<'_, '_> {
 
     fn attributes(&self, stat: &Stat) -> Attributes {
         let (mode, uid, gid, _) = self.root.seen(stat);
-        Attributes { mode, uid, gid, mtime: stat.st_mtime }
+        Attributes { mode, uid, gid, mtime: nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64) }
     }
 
     /// The entry of a file, whose content goes apart; `None` for a socket, which no image has.
@@ -353,14 +358,16 @@ impl Writing<'_> {
     /// Writes the directories above what is written next.
     fn write_pending(&mut self) -> Result<(), RootError> {
         for entry in std::mem::take(&mut self.pending) {
-            self.entry(&entry)?;
+            self.write(|writer| writer.entry(&entry))?;
         }
         Ok(())
     }
 
-    fn entry(&mut self, entry: &Entry) -> Result<(), RootError> {
-        let _own = self.identity.suspended();
-        Ok(self.writer.entry(entry)?)
+    fn write(
+        &mut self,
+        act: impl FnOnce(&mut LayerWriter) -> Result<(), LayerError>,
+    ) -> Result<(), RootError> {
+        Ok(self.identity.suspended(|| act(self.writer))?)
     }
 }
 
@@ -388,5 +395,9 @@ pub(super) fn list_directory(directory: &OwnedFd, path: &TreePath) -> Result<Vec
 }
 
 fn ctime(stat: &Stat) -> i64 {
-    stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(stat.st_ctime_nsec as i64)
+    nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64)
+}
+
+fn nanoseconds(seconds: i64, rest: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
 }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{self as rfs, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self as rfs, Mode, OFlags, ResolveFlags, Stat};
 
 use super::ledger::{Ledger, inode_key};
 use super::step::path_of;
@@ -117,10 +117,16 @@ impl Root {
         let above = open(above)?;
         rfs::mkdirat(&above, name, Mode::from_raw_mode(0o755))?;
         let stat = rfs::statat(&above, name, rfs::AtFlags::SYMLINK_NOFOLLOW)?;
+        self.note_new(&stat);
+        Ok(())
+    }
+
+    /// Notes a file that the host has made where steps see it: its inode may have been another file's, which a step
+    /// has removed, and of which the ledger still knows.
+    pub(super) fn note_new(&self, stat: &Stat) {
         if let Some(key) = inode_key(&self.devices, stat.st_dev, stat.st_ino) {
             self.ledger().reset(key);
         }
-        Ok(())
     }
 
     /// The root's directory.

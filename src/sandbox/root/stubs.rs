@@ -3,7 +3,10 @@
 //! Nothing can be mounted without privilege, so a mount point is a place that the guest must notice. A stub makes
 //! sure of it: a file or directory of mode 0000, which the kernel lets nobody pass, and whose inode the guest knows.
 //! What the image has at the place gets that mode for the time of the step; what is missing is made, and removed
-//! again with the times of its directory as they were: a step leaves no trace of its mounts in the image.
+//! again with the times of its directory as they were: a step leaves no trace of its mounts in the image. But for
+//! `/proc`, `/sys` and `/dev`: an image that lacks them gets them with its first step, as it does from BuildKit, whose
+//! runtime makes them where they are missing (seen with BuildKit 0.33 and runc: all three with mode 0755, in the layer
+//! of the step; no `/etc/resolv.conf`, no `/etc/hosts`, nothing below `/dev`).
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -25,6 +28,11 @@ use crate::sandbox::sys;
 /// Links that the path of a mount point may go through.
 const MAX_LINKS: usize = 16;
 
+/// The mount points that stay in the image as empty directories.
+const STAYING: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// Their permissions.
+const STAYING_MODE: u32 = 0o755;
+
 /// The stubs of a step, which are there until [`Stubs::lift`].
 #[derive(Debug, Default)]
 pub struct Stubs {
@@ -40,6 +48,8 @@ enum Laid {
     Covered { file: OwnedFd, permissions: u32 },
     /// Nothing was there.
     Made { parent: OwnedFd, name: OsString, is_directory: bool, before: Timespec, after: Timespec },
+    /// Nothing was there, and from now on the image has it.
+    Given { directory: OwnedFd },
 }
 
 impl Stubs {
@@ -63,6 +73,9 @@ impl Stubs {
                 .filter(|outer| outer.at != mount.at && mount.at.starts_with(&outer.at))
                 .max_by_key(|outer| outer.at.components().count());
             let key = match outer {
+                None if STAYING.iter().any(|staying| mount.at == Path::new(staying)) => {
+                    stubs.give_directory(root, &mount.at)
+                }
                 None => stubs.lay_one(root, root.directory(), &mount.at, is_directory(mount)),
                 Some(outer) if outer.kind == MountKind::Directory && outer.host.is_relative() => {
                     let place =
@@ -95,6 +108,7 @@ impl Stubs {
         while let Some(laid) = self.laid.pop() {
             match laid {
                 Laid::Covered { file, permissions } => set_permissions(&file, permissions)?,
+                Laid::Given { directory } => set_permissions(&directory, STAYING_MODE)?,
                 Laid::Made { parent, name, is_directory, before, after } => {
                     let now = modified(&rfs::fstat(&parent)?);
                     let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
@@ -123,7 +137,7 @@ impl Stubs {
             let (Some(parent_path), Some(name)) = (path.parent(), path.file_name()) else {
                 return Err(io::ErrorKind::InvalidInput.into());
             };
-            let parent = self.directory(directory, parent_path)?;
+            let parent = self.directory(root, directory, parent_path)?;
             match rfs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => {
                     let stat = self.make(root, parent, name, is_directory)?;
@@ -151,17 +165,33 @@ impl Stubs {
         Err(Errno::LOOP.into())
     }
 
+    /// Lays the stub of a mount point that stays.
+    fn give_directory(&mut self, root: &Root, path: &Path) -> io::Result<u64> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        match rfs::mkdirat(root.directory(), name, Mode::empty()) {
+            Err(Errno::EXIST) => return self.lay_one(root, root.directory(), path, true),
+            made => made?,
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rfs::openat(root.directory(), name, flags, Mode::empty())?;
+        let stat = rfs::fstat(&directory)?;
+        root.note_new(&stat);
+        self.laid.push(Laid::Given { directory });
+        Ok(key(root, &stat))
+    }
+
     /// The directory at `path`, made with its parents if it is missing.
-    fn directory(&mut self, root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    fn directory(&mut self, root: &Root, within: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let name = match rfs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        let name = match rfs::openat2(within, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
             Err(Errno::NOENT) => path.file_name().ok_or(Errno::NOENT)?,
             other => return Ok(other?),
         };
-        let parent = self.directory(root, path.parent().unwrap_or(Path::new("/")))?;
+        let parent = self.directory(root, within, path.parent().unwrap_or(Path::new("/")))?;
         let before = modified(&rfs::fstat(&parent)?);
         rfs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
         let made = rfs::openat(&parent, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+        root.note_new(&rfs::fstat(&made)?);
         self.made(parent, name, true, before)?;
         Ok(made)
     }
@@ -176,7 +206,7 @@ impl Stubs {
             rfs::openat(&parent, name, flags, Mode::empty())?;
         }
         let stat = rfs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        root.memory().shared().ledger.reset(key(root, &stat));
+        root.note_new(&stat);
         self.made(parent, name, is_directory, before)?;
         Ok(stat)
     }

@@ -2,13 +2,17 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use super::stubs::Stubs;
 use super::{Owner, Root, RootError};
 use crate::layer::{
     Change, Entry, LayerBlob, LayerOptions, LayerReader, LayerWriter, Metadata, Node, Pool, TreePath,
 };
+use crate::sandbox::ledger::{Record, inode_key};
+use crate::sandbox::step::{Step, StepDirectory};
 use crate::store::Store;
 
 struct Bench {
@@ -340,4 +344,80 @@ fn a_file_where_a_directory_should_be_is_named() {
     let mut reader = LayerReader::new(std::io::Cursor::new(tar_of(&layer))).unwrap();
     let error = root.apply(&mut reader).unwrap_err();
     assert!(error.to_string().contains("`/a`") || error.to_string().contains("`/a/b`"), "{error}");
+}
+
+/// Lays what is at a step's mount points, does something, and lifts it.
+fn with_stubs(root: &Root, act: impl FnOnce()) {
+    let step = Step {
+        arguments: Vec::new(),
+        environment: Vec::new(),
+        directory: "/".into(),
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        resolv_conf: Vec::new(),
+        hosts: Vec::new(),
+        files: Vec::new(),
+    };
+    let directory = StepDirectory::create(root, &step).unwrap();
+    let mut stubs = Stubs::lay(root, directory.fd.as_fd(), &directory.mounts).unwrap();
+    act();
+    stubs.lift().unwrap();
+}
+
+#[test]
+fn mount_points_leave_three_directories_and_no_other_trace() {
+    let bench = Bench::new();
+    let root = bench.root();
+    root.take_snapshot().unwrap();
+    with_stubs(&root, || assert!(root.path().join("etc/resolv.conf").exists()));
+    assert_eq!(
+        bench.changes(&root),
+        ["dev 755 0:0 directory", "proc 755 0:0 directory", "sys 755 0:0 directory"]
+    );
+    with_stubs(&root, || {});
+    assert_eq!(bench.changes(&root), [""; 0], "the next step finds them");
+
+    // What the image has is covered for a time, and comes back as it was.
+    let layer = bench.layer(&[
+        entry("dev", Node::Directory, 0o1750, 7),
+        file("dev/null", "a file", 0o640, 3),
+        directory("etc"),
+        file("etc/hosts", "the image's", 0o604, 5),
+        link("proc", "elsewhere"),
+    ]);
+    let root = bench.root();
+    bench.apply(&root, &layer).unwrap();
+    root.take_snapshot().unwrap();
+    with_stubs(&root, || {
+        let covered = fs::metadata(root.path().join("etc/hosts")).unwrap();
+        assert_eq!(covered.mode() & 0o7777, 0);
+    });
+    assert_eq!(fs::read_to_string(root.path().join("etc/hosts")).unwrap(), "the image's");
+    // Where a link leads is no place of the three.
+    assert_eq!(bench.changes(&root), ["sys 755 0:0 directory"]);
+}
+
+#[test]
+fn what_the_host_makes_for_a_step_has_no_past() {
+    let bench = Bench::new();
+    let root = bench.root();
+    // Whatever inode is next, the ledger has an opinion on it.
+    let start = fs::metadata(root.path()).unwrap().ino();
+    for inode in start.saturating_sub(5_000)..start + 5_000 {
+        let key = inode_key(&root.devices(), root.devices()[0], inode).unwrap();
+        let record = Record { uid: 9, gid: 9, mode: 0o020_600, device: 1 << 20 | 3 };
+        root.ledger().entry(key).unwrap().set(record);
+    }
+    with_stubs(&root, || {
+        for name in ["etc", "etc/hosts", "dev", "proc"] {
+            let stat = rustix::fs::lstat(root.path().join(name)).unwrap();
+            assert_eq!(root.seen(&stat).1, 0, "{name}");
+        }
+        let place = root.path().parent().unwrap().join("step-0");
+        for name in ["hosts", "dev", "dev/fd", "dev/shm"] {
+            let stat = rustix::fs::lstat(place.join(name)).unwrap();
+            assert_eq!(root.seen(&stat).1, 0, "{name}");
+        }
+    });
 }

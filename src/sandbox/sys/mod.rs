@@ -186,16 +186,10 @@ pub fn set_umask(mask: u32) -> u32 {
 /// The user and group that files made by the calling thread belong to, until dropped.
 #[derive(Debug)]
 pub struct FileIdentity {
-    /// The thread's own identity and the one that was assumed, if they are two.
-    changed: Option<Identities>,
+    /// Who the thread was, and who it is: nothing where they are one.
+    change: Option<[(u32, u32); 2]>,
     /// The identity is the thread's.
     _thread: std::marker::PhantomData<*const ()>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Identities {
-    own: (u32, u32),
-    assumed: (u32, u32),
 }
 
 impl FileIdentity {
@@ -204,64 +198,48 @@ impl FileIdentity {
     pub fn assume(uid: u32, gid: u32) -> io::Result<Self> {
         let (own_uid, own_gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         if (own_uid, own_gid) == (uid, gid) {
-            return Ok(Self { changed: None, _thread: std::marker::PhantomData });
+            return Ok(Self { change: None, _thread: std::marker::PhantomData });
         }
-        let changed = Some(Identities { own: (own_uid, own_gid), assumed: (uid, gid) });
-        let identity = Self { changed, _thread: std::marker::PhantomData };
-        set_file_identity(uid, gid);
-        if file_identity() == (i64::from(uid), i64::from(gid)) {
-            Ok(identity)
-        } else {
-            Err(io::ErrorKind::PermissionDenied.into())
-        }
+        let change = Some([(own_uid, own_gid), (uid, gid)]);
+        let identity = Self { change, _thread: std::marker::PhantomData };
+        set_file_identity(uid, gid)?;
+        Ok(identity)
     }
 
-    /// Makes the thread act as itself until what is returned is dropped: for files of its own in the midst of another's.
-    pub fn suspended(&self) -> Suspended<'_> {
-        if let Some(Identities { own: (uid, gid), .. }) = self.changed {
-            // Going back to the effective IDs is always allowed.
-            set_file_identity(uid, gid);
-        }
-        Suspended(self)
+    /// Does something as who the thread was before: what belongs to the build, not to the root.
+    pub fn suspended<T>(&self, act: impl FnOnce() -> T) -> T {
+        let Some([before, now]) = self.change else { return act() };
+        // Both directions have been allowed once.
+        let _ = set_file_identity(before.0, before.1);
+        let done = act();
+        let _ = set_file_identity(now.0, now.1);
+        done
     }
 }
 
 impl Drop for FileIdentity {
     fn drop(&mut self) {
-        if let Some(Identities { own: (uid, gid), .. }) = self.changed {
+        if let Some([(uid, gid), _]) = self.change {
             // Going back to the effective IDs is always allowed.
-            set_file_identity(uid, gid);
+            let _ = set_file_identity(uid, gid);
         }
     }
 }
 
-/// A thread that acts as itself for a while.
-#[derive(Debug)]
-pub struct Suspended<'a>(&'a FileIdentity);
-
-impl Drop for Suspended<'_> {
-    fn drop(&mut self) {
-        if let Some(Identities { assumed: (uid, gid), .. }) = self.0.changed {
-            // What was allowed before is allowed again: the effective IDs have not changed.
-            set_file_identity(uid, gid);
-        }
-    }
-}
-
-/// Tries to make the calling thread act on files as `uid` and `gid`. The raw calls: they change this thread alone.
-fn set_file_identity(uid: u32, gid: u32) {
-    // The group first: whoever is not root any more may not change it.
+fn set_file_identity(uid: u32, gid: u32) -> io::Result<()> {
+    // The group first: whoever is not root any more may not change it. And the raw calls: they change the calling
+    // thread alone. Their result is the old identity whatever happens; asking again with an invalid ID tells.
     // SAFETY: no memory is involved.
-    unsafe {
+    let (now_uid, now_gid) = unsafe {
         libc::syscall(libc::SYS_setfsgid, gid);
         libc::syscall(libc::SYS_setfsuid, uid);
+        (libc::syscall(libc::SYS_setfsuid, u32::MAX), libc::syscall(libc::SYS_setfsgid, u32::MAX))
+    };
+    if (now_uid, now_gid) == (i64::from(uid), i64::from(gid)) {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
     }
-}
-
-/// The user and group that the calling thread acts on files as: what asking for an invalid one gives.
-fn file_identity() -> (i64, i64) {
-    // SAFETY: no memory is involved.
-    unsafe { (libc::syscall(libc::SYS_setfsuid, u32::MAX), libc::syscall(libc::SYS_setfsgid, u32::MAX)) }
 }
 
 /// Whether the process has the capabilities to become another user.
