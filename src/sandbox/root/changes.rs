@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
@@ -32,6 +33,10 @@ struct Known {
     /// Of a directory: where its entries are, and what its own metadata was. (The ctime of a directory changes with
     /// its entries too.)
     directory: u32,
+    /// How many names the file has.
+    links: u32,
+    /// A hash of its size, time and attributes.
+    state: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,15 +46,13 @@ struct KnownDirectory {
     attributes: Attributes,
 }
 
-/// What makes a directory worth a place in a layer of its own accord.
+/// What makes a directory worth a place in a layer of its own accord. Its time does not: it changes with each file that is
+/// made and removed again in it. (BuildKit compares directories so too.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Attributes {
     mode: u32,
     uid: u32,
     gid: u32,
-    /// In nanoseconds, though layers have seconds: whether a directory is in a layer must not depend on how fast the
-    /// step was.
-    mtime: i64,
 }
 
 /// The state of a root at one time. Entries of a directory lie together, sorted by name.
@@ -247,9 +250,7 @@ impl Walk<'_, '_> {
     ) -> Result<(), RootError> {
         let Some(writing) = &mut self.writer else { return Ok(()) };
         if entry.path.is_root() {
-            // Every image has a root; a layer speaks of it only if it is given to somebody else. Its time changes with
-            // everything made in it.
-            let before = before.map(|before| Attributes { mtime: now.mtime, ..before });
+            // Every image has a root; a layer speaks of it only if it is given to somebody else.
             return if before.is_some_and(|before| before != now) {
                 writing.write(|writer| writer.entry(&entry))
             } else {
@@ -279,7 +280,11 @@ impl Walk<'_, '_> {
         let Some(writing) = &self.writer else { return Ok(None) };
         let same_inode =
             before.is_some_and(|before| !before.is_directory && before.inode == found.stat.st_ino);
-        let unchanged = before.is_some_and(|before| before.ctime == ctime(&found.stat));
+        let unchanged = before.is_some_and(|before| {
+            // The ctime changes too when another name of the file is removed; that is no reason to write this one.
+            let lost_a_name = u64::from(before.links) > found.stat.st_nlink;
+            before.ctime == ctime(&found.stat) || lost_a_name && before.state == self.state(&found.stat)
+        });
         if same_inode && (unchanged || writing.covered.contains(&found.stat.st_ino)) {
             return Ok(None);
         }
@@ -333,12 +338,20 @@ impl Walk<'_, '_> {
             inode: found.stat.st_ino,
             ctime,
             directory: directory.unwrap_or_default(),
+            links: u32::try_from(found.stat.st_nlink).unwrap_or(u32::MAX),
+            state: self.state(&found.stat),
         }
+    }
+
+    fn state(&self, stat: &Stat) -> u32 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (self.root.seen(stat), stat.st_size, stat.st_mtime, stat.st_mtime_nsec).hash(&mut hasher);
+        hasher.finish() as u32
     }
 
     fn attributes(&self, stat: &Stat) -> Attributes {
         let (mode, uid, gid, _) = self.root.seen(stat);
-        Attributes { mode, uid, gid, mtime: nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64) }
+        Attributes { mode, uid, gid }
     }
 
     /// The entry of a file, whose content goes apart; `None` for a socket, which no image has.

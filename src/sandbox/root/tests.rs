@@ -196,6 +196,28 @@ fn changes_are_what_changed_and_the_way_to_it() {
 }
 
 #[test]
+fn times_of_directories_and_lost_names_are_no_changes() {
+    let bench = Bench::new();
+    let root = bench.root();
+    let layer = bench.layer(&[directory("d"), file("d/f", "1", 0o644, 0), directory("e")]);
+    bench.apply(&root, &layer).unwrap();
+    let at = |name: &str| root.path().join(name);
+    fs::hard_link(at("d/f"), at("e/g")).unwrap();
+    root.take_snapshot().unwrap();
+
+    fs::write(at("d/temporary"), "").unwrap();
+    fs::remove_file(at("d/temporary")).unwrap();
+    assert_eq!(bench.changes(&root), [""; 0]);
+
+    fs::remove_file(at("e/g")).unwrap();
+    assert_eq!(bench.changes(&root), ["e 755 0:0 directory", "remove e/g"]);
+
+    fs::hard_link(at("d/f"), at("e/h")).unwrap();
+    let both = ["d 755 0:0 directory", "d/f 644 0:0 1", "e 755 0:0 directory", "e/h 644 0:0 = d/f"];
+    assert_eq!(bench.changes(&root), both, "a layer has both names, so that they stay one file");
+}
+
+#[test]
 fn whiteouts_and_opaque_directories_hide_lower_layers_only() {
     let bench = Bench::new();
     let root = bench.root();

@@ -36,6 +36,10 @@ fn change_mode(fd: i32, stat: &Stat, asked: usize) -> Result {
         return foreign(&seen, set_disk_mode(fd, wanted & mode::PERMISSIONS));
     }
     let disk = mode::on_disk(wanted);
+    if wanted == seen.attributes.mode && stat.mode & mode::PERMISSIONS == disk & mode::PERMISSIONS {
+        // Nothing changes: a layer need not have the file again.
+        return Ok(0);
+    }
     let device = seen.device;
     // First the ledger: a file that is for a moment more private than asked harms nobody.
     record(&seen, disk, &access::Attributes { mode: wanted, ..seen.attributes }, device)?;
@@ -69,6 +73,11 @@ fn change_owner(fd: i32, stat: &Stat, uid: u32, gid: u32) -> Result {
         return foreign(&seen, Err(EPERM));
     }
     let disk = stat.mode & mode::PERMISSIONS;
+    let capable = seen.entry().is_some_and(|entry| entry.capability().is_some());
+    if wanted == seen.attributes && !capable {
+        // `chown -R` over a whole tree that is theirs already: a layer need not have all of it again.
+        return Ok(0);
+    }
     if let Some(entry) = seen.entry() {
         entry.set_capability(&[]);
     }
