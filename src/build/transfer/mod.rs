@@ -57,6 +57,9 @@ mod unpack;
 mod walk;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 use std::num::NonZeroUsize;
 
 pub use error::TransferError;
