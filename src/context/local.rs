@@ -37,6 +37,9 @@ const MODE_BITS: u32 = 0o7777;
 const KEEP_CTIME: [u64; 8] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e];
 
+#[cfg(test)]
+mod tests;
+
 /// What a file of a context is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {

@@ -272,10 +272,12 @@ impl<'t> Canvas<'t> {
     /// Changes metadata.
     pub(super) fn set_meta(&mut self, inode: Inode, meta: Meta) {
         let Some(file) = self.files.get_mut(inode as usize) else { return };
-        if file.meta == meta {
+        let before = std::mem::replace(&mut file.meta, meta);
+        // A directory of which the time alone is another is nothing to make an entry for.
+        let is_folder = matches!(file.kind, Kind::Directory(_));
+        if file.meta == before || is_folder && file.meta == (Meta { mtime: file.meta.mtime, ..before }) {
             return;
         }
-        file.meta = meta;
         if file.state == State::Below {
             file.state = State::Changed;
         }
@@ -289,7 +291,9 @@ impl<'t> Canvas<'t> {
     /// A file of the tree that got another name and is not the same any more: no layer can say so without its content.
     pub(super) fn lost(&mut self) -> Result<Option<TreePath>, TransferError> {
         let linked = |(inode, file): (usize, &File)| match &file.kind {
-            Kind::Below(_, own) if file.names > 1 => Some((inode as Inode, own.clone(), file.state)),
+            Kind::Below(_, own) if file.names > 1 || file.names == 1 && file.state == State::Changed => {
+                Some((inode as Inode, own.clone(), file.state))
+            }
             _ => None,
         };
         let linked: Vec<_> = self.files.iter().enumerate().filter_map(linked).collect();

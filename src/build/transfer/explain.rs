@@ -3,7 +3,7 @@
 use super::error::TransferError;
 use super::origin::{Files, Origin, Seen};
 use crate::context::clean;
-use crate::context::wildcard::{Wildcard, split};
+use crate::context::wildcard::{Wildcard, has_wildcard, split};
 use crate::dockerfile::{Diagnostic, Span, nearest, quote};
 use crate::layer::TreePath;
 use crate::plan::Transfer;
@@ -37,7 +37,9 @@ pub(super) fn missing(
 ) -> Result<Diagnostic, TransferError> {
     let written = TreePath::clean(clean(&format!("/{text}")).as_bytes()).unwrap_or_default();
     let shown = origin.shown(at);
-    let message = if *at == written {
+    let message = if has_wildcard(text) {
+        format!("nothing can match {}: {} is not in {}", quote(text), quote(&shown), origin.name())
+    } else if *at == written {
         format!("{} is not in {}", quote(text), origin.name())
     } else {
         format!("{} leads to {}, which is not in {}", quote(text), quote(&shown), origin.name())
@@ -54,6 +56,10 @@ pub(super) fn missing(
             quote(&hidden.pattern.text)
         );
         return Ok(finding.hint(format!("{line}; a later line `!{shown}` brings it back")));
+    }
+    if clean(text.trim_start_matches('/')).starts_with("..") {
+        let hint = format!("`..` does not lead out of {}: this is {} in it", origin.name(), quote(&shown));
+        return Ok(finding.hint(hint));
     }
     Ok(finding.maybe_hint(similar(origin, at)?))
 }

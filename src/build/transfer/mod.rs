@@ -25,7 +25,15 @@
 //! - `--link` with `--chown` of a name works; BuildKit fails;
 //! - a link in the image whose target has `..` behind a link leads where the kernel says;
 //! - a pattern in a directory that has no such file means nothing; BuildKit fails if no other source has sent the directory;
-//! - directories of the image keep their times, and those that are made have the time that [`Target::time`] says.
+//! - block devices stay what they are; BuildKit makes character devices of them;
+//! - IDs above 2147483647 are IDs; BuildKit looks them up as names;
+//! - a pattern in what is not there or no directory is an error; BuildKit's answer depends on what else is copied;
+//! - a link before the pivot of `--parents` is followed; BuildKit finds nothing behind it;
+//! - an archive's hard link to a file of the image is one, and an error where no layer can say so (the file changes as well, or
+//!   its name comes later); BuildKit has the content at hand and copies it;
+//! - directories of the image keep their times, and those that are made have the time that [`Target::time`] says; one that
+//!   is made for a source that is a directory has the time of the last such source. Where BuildKit's clock shows through
+//!   (each later file in a directory is a change of it) there is no clock here.
 //!
 //! Invariants:
 //! 1. The digest of a selection depends on names, kinds, modes and owners as applied, contents, link targets and attributes,
@@ -48,6 +56,9 @@ mod select;
 mod unpack;
 mod walk;
 mod write;
+
+#[cfg(test)]
+mod tests;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

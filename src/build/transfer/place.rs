@@ -308,7 +308,8 @@ impl Placer<'_> {
             (Some(chmod), _) => chmod.apply(item.mode, item.is_directory()),
         };
         let Owner { uid, gid } = self.owner.unwrap_or(Owner { uid: item.uid, gid: item.gid });
-        let mtime = item.mtime.unwrap_or(self.time);
+        // A directory that is only gone through is one that is made on the way.
+        let mtime = item.mtime.filter(|_| !item.is_way).unwrap_or(self.time);
         Meta { mode, uid, gid, mtime, xattrs: item.xattrs.clone() }
     }
 

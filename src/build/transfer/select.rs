@@ -108,7 +108,7 @@ impl Selector<'_> {
         let mut search = Search { origin: self.origin, wildcard, parts: parts(&pattern), found: Vec::new() };
         match self.origin.look(&base)? {
             Seen::File(Found { node: Node::Directory, .. }) => search.directory(&base, b"", 0)?,
-            Seen::File(_) | Seen::Socket => {}
+            Seen::File(_) | Seen::Socket => return Err(self.not_a_directory(source, &base)),
             Seen::Nothing => {
                 return Err(explain::missing(self.origin, source.text, source.span, &base)?.into());
             }
@@ -141,10 +141,18 @@ impl Selector<'_> {
         if by_pattern || !is_directory {
             self.check_not_excluded(source, written)?;
         }
+        if source.include.is_some() && !is_directory {
+            // What stands before the pivot is a directory, and nothing can be in this.
+            return Ok(());
+        }
         let mut unpacks = false;
         let items = if is_directory {
             let filter = Filter { include: source.include.as_ref(), exclude: &self.exclude };
-            walk(self.origin, &at, found, filter)?
+            let items = walk(self.origin, &at, found, filter)?;
+            if by_pattern && filter.include.is_some() && items.len() == 1 {
+                return Ok(());
+            }
+            items
         } else {
             unpacks = self.is_archive(&found, &at)?;
             vec![Item::new(Found { name: Vec::new(), ..found }, 0)]
@@ -162,13 +170,14 @@ impl Selector<'_> {
                 let message = format!("{} leads over too many links", quote(source.text));
                 Err(Diagnostic::error(message, source.span).into())
             }
-            Led::NotADirectory(path) => {
-                let path = self.origin.shown(&TreePath::new(path)?);
-                let message =
-                    format!("{} is not a directory, and {} is in it", quote(&path), quote(source.text));
-                Err(Diagnostic::error(message, source.span).into())
-            }
+            Led::NotADirectory(path) => Err(self.not_a_directory(source, &TreePath::new(path)?)),
         }
+    }
+
+    fn not_a_directory(&self, source: &Source<'_>, path: &TreePath) -> TransferError {
+        let path = self.origin.shown(path);
+        let message = format!("{} is not a directory, and {} is in it", quote(&path), quote(source.text));
+        Diagnostic::error(message, source.span).into()
     }
 
     /// Whether a file is to be unpacked.

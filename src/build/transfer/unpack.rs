@@ -132,7 +132,7 @@ impl Placer<'_> {
     ) -> Result<(), TransferError> {
         // What the archive says of its own root is not for the destination.
         let Some(name) = entry.path.file_name().map(<[u8]>::to_vec) else { return Ok(()) };
-        let parent = self.way_in(unpacking, &entry.path.parent().unwrap_or_default())?;
+        let parent = self.way_in(unpacking, &entry.path)?;
         let is_directory = entry.node == Node::Directory;
         let there = self.canvas.child(parent, &name)?;
         if let Some(inode) = there
@@ -211,9 +211,10 @@ impl Placer<'_> {
     }
 
     /// The directory that an entry is in, made with its parents where it is missing.
-    fn way_in(&mut self, unpacking: &mut Unpacking<'_>, path: &TreePath) -> Result<Inode, TransferError> {
+    fn way_in(&mut self, unpacking: &mut Unpacking<'_>, entry: &TreePath) -> Result<Inode, TransferError> {
+        let path = entry.parent().unwrap_or_default();
         if let Some((last, inode)) = &unpacking.last
-            && last == path
+            && *last == path
         {
             return Ok(*inode);
         }
@@ -229,30 +230,29 @@ impl Placer<'_> {
                 }
                 Some(inode) if self.canvas.is_directory(inode) => inode,
                 Some(_) => {
-                    let leads_to = match self.canvas.resolve(unpacking.root, done.as_bytes(), true)? {
-                        Ok(leads_to) => leads_to,
-                        Err(Astray::Loop) => TreePath::root(),
-                        Err(Astray::NotADirectory(at)) => at,
+                    let there = match self.canvas.resolve(unpacking.root, done.as_bytes(), true)? {
+                        Ok(leads_to) => {
+                            self.canvas.at_in(unpacking.root, &leads_to)?.map(|inode| (leads_to, inode))
+                        }
+                        Err(Astray::Loop | Astray::NotADirectory(_)) => None,
                     };
-                    let there = self.canvas.at_in(unpacking.root, &leads_to)?;
-                    match there.filter(|inode| self.canvas.is_directory(*inode) && !leads_to.is_root()) {
-                        Some(inode) => {
+                    match there.filter(|(_, inode)| self.canvas.is_directory(*inode)) {
+                        Some((leads_to, inode)) => {
                             done = leads_to;
                             inode
                         }
-                        None if leads_to.is_root() && there.is_some() => unpacking.root,
                         None => {
                             let what = format!(
                                 "goes through {}, which is no directory there",
                                 quote(&done.to_string())
                             );
-                            return Err(self.astray(unpacking.piece, path, &what));
+                            return Err(self.astray(unpacking.piece, entry, &what));
                         }
                     }
                 }
             };
         }
-        unpacking.last = Some((path.clone(), at));
+        unpacking.last = Some((path, at));
         Ok(at)
     }
 

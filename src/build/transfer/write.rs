@@ -14,7 +14,7 @@ use super::place::Placer;
 use super::unpack::Scratch;
 use crate::context::fingerprint::check_stamp;
 use crate::dockerfile::{Diagnostic, quote};
-use crate::layer::{Entry, LayerError, LayerWriter, Tree, TreePath};
+use crate::layer::{Entry, LayerError, LayerWriter, Node, Tree, TreePath};
 use crate::store::Store;
 
 /// Where files are copied to.
@@ -106,7 +106,14 @@ struct Emitter<'s, 'w> {
 impl Emitter<'_, '_> {
     fn stroke(&mut self, stroke: Stroke<'_>) -> Result<(), TransferError> {
         match stroke {
-            Stroke::Entry(entry, None) => Ok(self.writer.entry(&entry)?),
+            Stroke::Entry(entry, None) => {
+                if let Node::Hardlink { target } = &entry.node
+                    && *target > entry.path
+                {
+                    return Err(self.too_early(&entry.path, target));
+                }
+                Ok(self.writer.entry(&entry)?)
+            }
             Stroke::Entry(entry, Some(Content::Item { piece, item })) => self.item(&entry, piece, item),
             Stroke::Entry(entry, Some(Content::Inline(number))) => {
                 let content = self.selection.transfer.inline.get(number as usize);
@@ -122,6 +129,17 @@ impl Emitter<'_, '_> {
             Stroke::Opaque(path) => Ok(self.writer.opaque(path)?),
             Stroke::Remove(path) => Ok(self.writer.remove(&path)?),
         }
+    }
+
+    /// In a layer, a link comes behind what it is a link to.
+    fn too_early(&self, path: &TreePath, target: &TreePath) -> TransferError {
+        let message = format!(
+            "an archive has a hard link {} to {} of the image, whose name comes later",
+            quote(&path.to_string()),
+            quote(&target.to_string())
+        );
+        let finding = Diagnostic::error(message, self.selection.transfer.destination_span);
+        finding.hint("a layer names what is linked to first: unpack the archive with a RUN").into()
     }
 
     fn item(&mut self, entry: &Entry, number: u32, index: ItemNumber) -> Result<(), TransferError> {

@@ -209,3 +209,127 @@ impl Root {
         bytes.get(..length).map(<[u8]>::to_vec)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read;
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::layer::{Entry, LayerOptions, LayerReader, LayerWriter, Pool};
+    use crate::sandbox::Owner;
+    use crate::store::Store;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text).unwrap()
+    }
+
+    /// A root with these files, which have the content `content`.
+    fn root(entries: &[(&str, Node, Metadata)]) -> (tempfile::TempDir, Root) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join("store")).unwrap();
+        let mut writer = LayerWriter::new(&store, &Pool::default(), LayerOptions::default()).unwrap();
+        for (at, node, metadata) in entries {
+            let entry = Entry { path: path(at), node: node.clone(), metadata: metadata.clone() };
+            writer.file(&entry, &mut b"content".take(node.size())).unwrap();
+        }
+        let layer = writer.finish().unwrap();
+        let place = directory.path().join("root");
+        fs::create_dir(&place).unwrap();
+        let metadata = fs::metadata(&place).unwrap();
+        let root = Root::create(&place, Owner { uid: metadata.uid(), gid: metadata.gid() }).unwrap();
+        let mut reader = LayerReader::new(store.open_blob(&layer.digest).unwrap()).unwrap();
+        root.apply(&mut reader).unwrap();
+        (directory, root)
+    }
+
+    fn metadata(mode: u32, uid: u32, gid: u32) -> Metadata {
+        Metadata { mode, uid, gid, mtime: 1_000_000_000, ..Metadata::default() }
+    }
+
+    #[test]
+    fn files_are_as_the_layer_said_whatever_the_disk_says() {
+        let capability =
+            b"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00".to_vec();
+        let capable =
+            Metadata { xattrs: Xattrs::from([(CAPABILITY.to_vec(), capability)]), ..metadata(0o755, 0, 0) };
+        let file = Node::File { size: 7 };
+        let entries = [
+            ("d", Node::Directory, metadata(0o2700, 5, 6)),
+            ("d/capable", file.clone(), capable),
+            ("d/link", Node::Symlink { target: b"/d/private".to_vec() }, metadata(0o777, 8, 9)),
+            ("d/null", Node::CharDevice { major: 1, minor: 3 }, metadata(0o666, 0, 6)),
+            ("d/pipe", Node::Fifo, metadata(0o600, 1, 1)),
+            ("d/private", file.clone(), metadata(0o000, 7, 7)),
+            ("d/sda", Node::BlockDevice { major: 8, minor: 300 }, metadata(0o660, 0, 6)),
+            ("d/setuid", file.clone(), metadata(0o4755, 0, 0)),
+        ];
+        let (_directory, root) = root(&entries);
+        let listing = root.list(&path("d")).unwrap();
+        let told: Vec<_> =
+            listing.files.iter().map(|file| (&*file.name, &file.node, &file.metadata)).collect();
+        let expected: Vec<_> =
+            entries[1..].iter().map(|(at, node, metadata)| (&at.as_bytes()[2..], node, metadata)).collect();
+        assert_eq!(told, expected);
+        for file in &listing.files {
+            let at = path("d").join(&file.name).unwrap();
+            assert_eq!(root.lookup(&at).unwrap().as_ref(), Some(file));
+        }
+        assert_eq!(root.lookup(&path("d")).unwrap().unwrap().metadata, entries[0].2);
+        assert_eq!(root.lookup(&TreePath::root()).unwrap().unwrap().node, Node::Directory);
+        let mut content = String::new();
+        root.open_file(&path("d/private")).unwrap().read_to_string(&mut content).unwrap();
+        assert_eq!(content, "content", "nobody may read it in the image; the build may");
+    }
+
+    #[test]
+    fn nothing_outside_is_reached_and_sockets_are_left_out() {
+        let file = Node::File { size: 7 };
+        let (directory, root) =
+            root(&[("etc", Node::Directory, metadata(0o755, 0, 0)), ("etc/f", file, metadata(0o644, 0, 0))]);
+        fs::write(directory.path().join("secret"), "s").unwrap();
+        // As a step may leave it behind.
+        symlink(directory.path(), root.path().join("out")).unwrap();
+        symlink("../../../../etc", root.path().join("up")).unwrap();
+        symlink("loop", root.path().join("loop")).unwrap();
+        let _socket = UnixListener::bind(root.path().join("etc/socket")).unwrap();
+        assert_eq!(root.lookup(&path("out/secret")).unwrap(), None);
+        assert!(root.open_file(&path("out/secret")).is_err());
+        assert!(root.open_file(&path("up/f")).is_err(), "links are not followed when something is opened");
+        assert!(root.open_directory(&path("up")).is_err() && root.list(&path("out")).is_err());
+        assert!(root.open_file(&path("out")).is_err());
+        assert_eq!(root.resolve(b"/up/f", true).unwrap(), Led::To(b"etc/f".to_vec()));
+        assert_eq!(root.resolve(b"up", false).unwrap(), Led::To(b"up".to_vec()));
+        assert_eq!(root.resolve(b"loop/x", true).unwrap(), Led::Loop);
+        assert_eq!(root.resolve(b"etc/f/x", true).unwrap(), Led::NotADirectory(b"etc/f".to_vec()));
+        assert_eq!(root.resolve(b"../../etc/../etc/none", true).unwrap(), Led::To(b"etc/none".to_vec()));
+        let inside = root.resolve(b"out/secret", true).unwrap();
+        let Led::To(inside) = inside else { panic!("{inside:?}") };
+        assert_eq!(
+            root.lookup(&TreePath::new(inside).unwrap()).unwrap(),
+            None,
+            "its target is one in the root"
+        );
+        let names: Vec<_> =
+            root.list(&path("etc")).unwrap().files.into_iter().map(|file| file.name).collect();
+        assert_eq!(names, [b"f".to_vec()]);
+        assert_eq!(root.lookup(&path("etc/socket")).unwrap(), None);
+    }
+
+    #[test]
+    fn names_of_one_file_have_one_stamp() {
+        let file = Node::File { size: 7 };
+        let link = Node::Hardlink { target: path("a") };
+        let (_directory, root) = root(&[
+            ("a", file.clone(), metadata(0o644, 3, 4)),
+            ("b", link, metadata(0o644, 3, 4)),
+            ("c", file, metadata(0o644, 3, 4)),
+        ]);
+        let [a, b, c] = ["a", "b", "c"].map(|name| root.lookup(&path(name)).unwrap().unwrap());
+        assert_eq!((a.stamp, a.links, &a.metadata), (b.stamp, 2, &b.metadata));
+        assert_ne!(a.stamp, c.stamp);
+        assert_eq!(c.links, 1);
+    }
+}
