@@ -271,6 +271,7 @@ impl Executor {
         }
         let Ok(_turn) = self.turns.acquire().await else { return Err(BuildError::Cancelled) };
         let live = Arc::new(self.services.report.step(shown));
+        self.keep_files(key)?;
         self.tell_miss(&live, &place, key)?;
         let made = self.execute(stage, number, key, below, &live).await;
         // Nobody else has it any more: what the step was given has been dropped with it.

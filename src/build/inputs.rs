@@ -12,7 +12,7 @@ use super::images::Found;
 use super::request::Services;
 use super::request::{BuildRequest, ContextSource, DockerfileSource, NamedContext};
 use super::transfer::TransferError;
-use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Network};
+use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Network, nearest};
 use crate::image::Platform;
 use crate::plan::{Graph, ImageName, Named, Operation, Options, Plan};
 use crate::report::{Event, Findings};
@@ -107,16 +107,21 @@ pub(super) async fn plan(
     let options = options(request);
     let mut graph = Graph::new(&dockerfile, &options).map_err(|list| text.findings(list))?;
     let mut images = BTreeMap::new();
+    let stages: Vec<&str> = dockerfile.stages.iter().filter_map(dockerfile::Stage::name).collect();
     loop {
         let wanted = graph.wanted().map_err(|list| text.findings(list))?;
         if wanted.is_empty() {
             break;
         }
+        let stages = &stages;
         let find = |(number, wanted): (usize, crate::plan::Wanted)| async move {
             match services.find_image(&wanted.name, &wanted.platform, &request.named_contexts).await {
                 Ok(found) => Ok((number, found)),
                 Err(source) => {
-                    let finding = Diagnostic::error("the image cannot be used", wanted.span);
+                    let written = text.text.get(wanted.span.start..wanted.span.end).unwrap_or_default();
+                    let hint = nearest(written, stages.iter().copied());
+                    let hint = hint.map(|stage| format!("there is a stage `{stage}`"));
+                    let finding = Diagnostic::error("the image cannot be used", wanted.span).maybe_hint(hint);
                     Err(BuildError::Setup { finding: text.finding(finding), source: Box::new(source) })
                 }
             }

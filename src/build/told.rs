@@ -3,7 +3,7 @@
 use super::error::BuildError;
 use super::executor::Executor;
 use super::keys::StepKey;
-use crate::cache::Place;
+use crate::cache::{FileList, Place};
 use crate::dockerfile::Diagnostic;
 use crate::plan::{Stage, Step};
 use crate::report::{self, Event, LiveStep, StepFailure};
@@ -31,6 +31,16 @@ impl Executor {
             stage: stage.name.clone().unwrap_or_else(|| stage.index.to_string()),
             step: number,
         }
+    }
+
+    /// Keeps the list of the files that a step selects, for the message of a later miss. Of very many files it is not worth
+    /// its room.
+    pub(super) fn keep_files(&self, key: &StepKey) -> Result<(), BuildError> {
+        const MOST: usize = 20_000;
+        if let Some(selection) = key.selection.as_ref().filter(|selection| selection.files() <= MOST) {
+            self.cache.keep_files(&selection.digest(), || FileList(selection.list()))?;
+        }
+        Ok(())
     }
 
     /// Tells why a step was not found in the cache.

@@ -184,6 +184,12 @@ impl FileList {
         Ok(Some(Self::parse(&String::from_utf8_lossy(&bytes))))
     }
 
+    /// The list as it is stored.
+    pub(super) fn text(&self) -> String {
+        let clean = |text: &str| text.replace(['\t', '\n'], "?");
+        self.0.iter().map(|(path, description)| format!("{}\t{description}\n", clean(path))).collect()
+    }
+
     fn parse(text: &str) -> Self {
         let lines = text.lines().filter_map(|line| line.split_once('\t'));
         Self(lines.map(|(path, description)| (path.to_owned(), description.to_owned())).collect())

@@ -9,6 +9,8 @@
 mod explain;
 mod record;
 
+use std::io::Write as _;
+
 pub use explain::{Change, Explanation, FileList, Place};
 pub use record::LayerRecord;
 
@@ -60,6 +62,23 @@ impl LocalCache {
         let last: Option<Vec<KeyPart>> = self.store.record(TRACES, &place.key())?;
         let files = |digest: &Digest| FileList::load(&self.store, digest);
         explain::compare(last.as_deref(), parts, &files)
+    }
+
+    /// Keeps the list of the files that a selection's digest is of, so that a later miss can name the ones that differ.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn keep_files(&self, digest: &Digest, list: impl FnOnce() -> FileList) -> Result<(), StoreError> {
+        if self.store.side(explain::FILE_LISTS, digest)?.is_some() {
+            return Ok(());
+        }
+        let mut writer = self.store.side_writer()?;
+        writer.write_all(list().text().as_bytes()).map_err(|source| StoreError::Io {
+            operation: "write",
+            path: self.store.directory().to_owned(),
+            source,
+        })?;
+        writer.commit(explain::FILE_LISTS, digest)
     }
 
     /// Remembers the fields that the key of the step at `place` has this time.

@@ -327,7 +327,7 @@ fn of_root(error: &RootError) -> Kind {
     match error {
         RootError::Layer(error) => of_layer(error),
         RootError::File { .. } => Kind::Store,
-        RootError::NotADirectory(_) => Kind::Invalid,
+        RootError::NotADirectory(_) | RootError::NoTarget { .. } => Kind::Invalid,
         RootError::LedgerFull => Kind::Other,
     }
 }

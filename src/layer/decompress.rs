@@ -157,15 +157,18 @@ fn decompress(
         loop {
             let mut chunk = free.try_recv().unwrap_or_default();
             chunk.resize(CHUNK, 0);
-            let count = fill(&mut decoder, &mut chunk)?;
-            if count == 0 {
-                break;
-            }
+            let (count, failure) = fill(&mut decoder, &mut chunk);
             chunk.truncate(count);
             hasher.update(&chunk);
             size += count as u64;
-            if sender.send(Message::Chunk(chunk)).is_err() {
+            // What came before a fault is handed on: it shows what the damaged thing was.
+            if count > 0 && sender.send(Message::Chunk(chunk)).is_err() {
                 return Ok(None);
+            }
+            match failure {
+                Some(error) => return Err(error),
+                None if count == 0 => break,
+                None => {}
             }
         }
         (hasher.finish(), size, decoder.into_source())
@@ -182,18 +185,18 @@ fn peek(source: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(start)
 }
 
-/// Reads until `buffer` is full or the source ends.
-fn fill(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+/// Reads until `buffer` is full, the source ends or fails. Gives how much was read.
+fn fill(source: &mut impl Read, buffer: &mut [u8]) -> (usize, Option<io::Error>) {
     let mut filled = 0;
     while let Some(space) = buffer.get_mut(filled..).filter(|space| !space.is_empty()) {
         match source.read(space) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return (filled, Some(error)),
         }
     }
-    Ok(filled)
+    (filled, None)
 }
 
 /// The source with the magic number put back in front.

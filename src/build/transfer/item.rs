@@ -84,6 +84,22 @@ impl Item {
         item
     }
 
+    /// What it is, for people.
+    pub(super) fn describe(&self) -> String {
+        let mode = format!("mode {:04o}, owner {}:{}", self.mode & 0o7777, self.uid, self.gid);
+        match &self.kind {
+            ItemKind::Directory => format!("directory, {mode}"),
+            ItemKind::File(Some(digest)) => {
+                format!("{} bytes, {mode}, {}", self.stamp.size, digest.hex().get(..12).unwrap_or_default())
+            }
+            ItemKind::File(None) => format!("{} bytes, {mode}", self.stamp.size),
+            ItemKind::Symlink(target) => format!("link to {}", String::from_utf8_lossy(target)),
+            ItemKind::CharDevice(major, minor) => format!("character device {major}:{minor}, {mode}"),
+            ItemKind::BlockDevice(major, minor) => format!("block device {major}:{minor}, {mode}"),
+            ItemKind::Fifo => format!("fifo, {mode}"),
+        }
+    }
+
     pub(super) fn is_directory(&self) -> bool {
         matches!(self.kind, ItemKind::Directory)
     }

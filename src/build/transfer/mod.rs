@@ -60,6 +60,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -72,7 +73,7 @@ use crate::context::Digests;
 use crate::dockerfile::{Diagnostic, Span, quote};
 use crate::image::Digest;
 use crate::plan::Transfer;
-use item::{ItemKind, Piece};
+use item::{ItemKind, ItemNumber, Piece};
 use mode::Chmod;
 use owner::Chown;
 
@@ -136,6 +137,22 @@ impl Selection {
     /// How many files, directories and links were selected; an archive is one.
     pub fn files(&self) -> usize {
         self.pieces.iter().map(|piece| piece.items.len()).sum::<usize>() + self.transfer.inline.len()
+    }
+
+    /// The files and what of each is in the digest, for people who compare two selections.
+    pub fn list(&self) -> BTreeMap<String, String> {
+        let mut list = BTreeMap::new();
+        for piece in &self.pieces {
+            for (index, item) in piece.items.iter().enumerate() {
+                let number = ItemNumber::try_from(index).unwrap_or(ItemNumber::MAX);
+                let path = if item.name.is_empty() { piece.at.clone() } else { piece.path(number) };
+                list.insert(self.origin.shown(&path), item.describe());
+            }
+        }
+        for (name, content) in &self.transfer.inline {
+            list.insert(format!("<<{name}"), Digest::of(content.as_bytes()).to_string());
+        }
+        list
     }
 
     /// How many bytes the selected files have.

@@ -320,9 +320,17 @@ impl Applier<'_> {
             return Err(RootError::at("link", path)(Errno::PERM));
         };
         let target_parent = target.parent().unwrap_or_default();
-        let target_directory = self.open_directory(&target_parent, MAX_LINKS)?;
-        rfs::linkat(&target_directory, target_name, parent, name, AtFlags::empty())
-            .map_err(RootError::at("link", path))?;
+        let missing = || RootError::NoTarget { path: path.clone(), target: target.clone() };
+        let target_directory = match self.open_directory(&target_parent, MAX_LINKS) {
+            Err(RootError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(missing());
+            }
+            other => other?,
+        };
+        match rfs::linkat(&target_directory, target_name, parent, name, AtFlags::empty()) {
+            Err(Errno::NOENT) => return Err(missing()),
+            other => other.map_err(RootError::at("link", path))?,
+        }
         let stat = rfs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
         self.made.insert(stat.map_err(RootError::at("look at", path))?.st_ino);
         Ok(())

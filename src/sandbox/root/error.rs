@@ -28,6 +28,15 @@ pub enum RootError {
     /// The layer puts something where its own directories do not allow it.
     #[error("the layer has `/{}` below something that is not a directory", String::from_utf8_lossy(.0.as_bytes()))]
     NotADirectory(TreePath),
+    /// The layer has a hard link to nothing.
+    #[error("the layer has a hard link `/{}` to `/{}`, which is not there",
+        String::from_utf8_lossy(path.as_bytes()), String::from_utf8_lossy(target.as_bytes()))]
+    NoTarget {
+        /// The link.
+        path: TreePath,
+        /// What it is to be another name of.
+        target: TreePath,
+    },
 }
 
 impl RootError {

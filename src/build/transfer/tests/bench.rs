@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{self as rfs, AtFlags, CWD, FileType, Mode, Timespec, Timestamps};
@@ -82,7 +83,7 @@ impl Bench {
     }
 
     /// A directory that the lines describe, whose files are `older` seconds older than they say.
-    pub(super) fn context(&self, name: &str, lines: &[impl AsRef<str>], older: i64) -> LocalContext {
+    pub(super) fn context(&self, name: &str, lines: &[impl AsRef<str>], older: i64) -> Arc<LocalContext> {
         let top = self.path(name);
         fs::create_dir(&top).unwrap();
         let mut directories = vec![(top.clone(), CONTEXT_TIME)];
@@ -93,7 +94,7 @@ impl Bench {
         for (path, time) in directories.iter().rev() {
             set_time(path, time - older);
         }
-        LocalContext::open(&top, None).unwrap()
+        Arc::new(LocalContext::open(&top, None).unwrap())
     }
 
     pub(super) fn layer(&self, lines: &[impl AsRef<str>]) -> LayerBlob {
@@ -130,7 +131,7 @@ impl Bench {
         Tree::open(&self.store, &layers).unwrap()
     }
 
-    pub(super) fn root(&self, name: &str, lines: &[impl AsRef<str>]) -> Root {
+    pub(super) fn root(&self, name: &str, lines: &[impl AsRef<str>]) -> Arc<Root> {
         let place = self.path(name);
         fs::create_dir(&place).unwrap();
         let metadata = fs::metadata(&place).unwrap();
@@ -139,7 +140,7 @@ impl Bench {
         let mut reader = LayerReader::new(self.store.open_blob(&layer.digest).unwrap()).unwrap();
         root.apply(&mut reader).unwrap();
         reader.finish().unwrap();
-        root
+        Arc::new(root)
     }
 
     pub(super) fn writer(&self) -> LayerWriter {
@@ -149,13 +150,13 @@ impl Bench {
     /// Carries an instruction out.
     pub(super) fn transfer(
         &self,
-        transfer: &Transfer,
-        origin: Origin<'_>,
+        transfer: &Arc<Transfer>,
+        origin: Origin,
         image: &Tree,
         threads: usize,
     ) -> Result<Made, TransferError> {
         let reading = Reading { digests: None, threads: NonZeroUsize::new(threads).unwrap() };
-        let selection = Selection::new(transfer, origin, reading)?;
+        let selection = Selection::new(transfer.clone(), origin, reading)?;
         let mut writer = self.writer();
         let target = Target { image, store: &self.store, time: Target::TIME };
         selection.write(target, &mut writer)?;
@@ -305,11 +306,11 @@ fn image_change(
 }
 
 /// The last instruction of a stage.
-pub(super) fn instruction(text: &str) -> Result<Transfer, String> {
+pub(super) fn instruction(text: &str) -> Result<Arc<Transfer>, String> {
     let plan = plan(text).map_err(|found| found.render(Text { name: "Dockerfile", text }, false))?;
     let step = plan.stage(plan.target).unwrap().steps.last().unwrap();
     let Operation::Transfer(transfer) = &step.operation else { panic!("{:?}", step.operation) };
-    Ok(transfer.clone())
+    Ok(Arc::new(transfer.clone()))
 }
 
 fn plan(text: &str) -> Result<Plan, dockerfile::Diagnostics> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -17,7 +18,9 @@ use crate::layer::Tree;
 fn select(bench: &Bench, name: &str, lines: &[String], instruction_line: &str, older: i64) -> Digest {
     let context = bench.context(name, lines, older);
     let transfer = instruction(&format!("FROM scratch\n{instruction_line}\n")).unwrap();
-    Selection::new(&transfer, Origin::context(&context, "c"), reading(None, 1)).unwrap().digest()
+    Selection::new(transfer.clone(), Origin::context(context.clone(), "c"), reading(None, 1))
+        .unwrap()
+        .digest()
 }
 
 fn strings(lines: &[&str]) -> Vec<String> {
@@ -59,7 +62,9 @@ fn owners_and_capabilities_of_a_stage_count() {
     let digest = |name: &str, lines: &[&str], line: &str| {
         let root = bench.root(name, lines);
         let transfer = instruction(&format!("FROM scratch\n{line}\n")).unwrap();
-        Selection::new(&transfer, Origin::root(&root, "stage `s`"), reading(None, 1)).unwrap().digest()
+        Selection::new(transfer.clone(), Origin::root(root.clone(), "stage `s`"), reading(None, 1))
+            .unwrap()
+            .digest()
     };
     let plain = digest("1", &["file d/a 755@1:2 x"], "COPY --from=src /d /x/");
     assert_eq!(plain, digest("2", &["file other 600 y", "file d/a 755@1:2 x"], "COPY --from=src /d /x/"));
@@ -88,9 +93,9 @@ fn threads_and_order_of_creation_change_no_byte() {
     }
     let transfer = instruction("FROM scratch\nCOPY . /x/\n").unwrap();
     let image = Tree::default();
-    let first = bench.transfer(&transfer, Origin::context(&one, "c"), &image, 1).unwrap();
+    let first = bench.transfer(&transfer, Origin::context(one.clone(), "c"), &image, 1).unwrap();
     for threads in [2, 8] {
-        let made = bench.transfer(&transfer, Origin::context(&other, "c"), &image, threads).unwrap();
+        let made = bench.transfer(&transfer, Origin::context(other.clone(), "c"), &image, threads).unwrap();
         assert_eq!(made.selection, first.selection);
         assert_eq!(made.layer.digest, first.layer.digest);
     }
@@ -132,9 +137,10 @@ proptest! {
     }
 }
 
-fn learn(bench: &Bench, context: &LocalContext, digests: &Digests) -> Digest {
+fn learn(bench: &Bench, context: &Arc<LocalContext>, digests: &Digests) -> Digest {
     let transfer = instruction("FROM scratch\nCOPY . /x/\n").unwrap();
-    let selection = Selection::new(&transfer, Origin::context(context, "c"), reading(Some(digests), 2));
+    let selection =
+        Selection::new(transfer.clone(), Origin::context(context.clone(), "c"), reading(Some(digests), 2));
     let digest = selection.unwrap().digest();
     keep(&bench.store, context, digests).unwrap();
     digest

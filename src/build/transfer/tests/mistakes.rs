@@ -27,7 +27,7 @@ fn context_error(lines: &[&str], line: &str) -> String {
     let context = bench.context("context", lines, 0);
     let text = format!("FROM scratch\n{line}\n");
     let transfer = instruction(&text).unwrap();
-    let origin = Origin::context(&context, "the build context");
+    let origin = Origin::context(context.clone(), "the build context");
     let error = bench.transfer(&transfer, origin, &Tree::default(), 2).unwrap_err();
     told(&error, &text).replace(&bench.path("context").display().to_string(), "CONTEXT")
 }
@@ -72,8 +72,12 @@ fn a_pattern_that_means_nothing_is_told(
     let bench = Bench::new();
     let context = bench.context("context", &FILES, 0);
     let transfer = instruction(&format!("FROM scratch\n{line}\n")).unwrap();
-    let selection =
-        Selection::new(&transfer, Origin::context(&context, "the build context"), reading(None, 1)).unwrap();
+    let selection = Selection::new(
+        transfer.clone(),
+        Origin::context(context.clone(), "the build context"),
+        reading(None, 1),
+    )
+    .unwrap();
     let [notice] = selection.notices() else { panic!("{:?}", selection.notices()) };
     assert_eq!(notice.message, message);
     let hints = format!("{notice:?}");
@@ -103,7 +107,7 @@ fn what_is_in_the_way_is_named() {
     for line in lines {
         let text = format!("FROM base\n{line}\n");
         let transfer = instruction(&text).unwrap();
-        let origin = Origin::context(&context, "the build context");
+        let origin = Origin::context(context.clone(), "the build context");
         all.push(told(&bench.transfer(&transfer, origin, &image, 1).unwrap_err(), &text));
     }
     insta::assert_snapshot!(all.join("\n----\n"));
@@ -133,8 +137,8 @@ fn a_file_that_changes_meanwhile_is_not_copied(
     let bench = Bench::new();
     let context = bench.context("context", &["file a 644 11", "archive x.tar 644 plain.tar"], 0);
     let transfer = instruction(&format!("FROM scratch\nADD {name} /x/\n")).unwrap();
-    let origin = Origin::context(&context, "the build context");
-    let selection = Selection::new(&transfer, origin, reading(None, 1)).unwrap();
+    let origin = Origin::context(context.clone(), "the build context");
+    let selection = Selection::new(transfer.clone(), origin, reading(None, 1)).unwrap();
     let path = bench.path("context").join(name);
     super::bench::settle(&path);
     change(&path, how);
@@ -150,8 +154,8 @@ fn a_file_that_goes_away_meanwhile_is_named() {
     let bench = Bench::new();
     let context = bench.context("context", &["file d/a 644 1"], 0);
     let transfer = instruction("FROM scratch\nCOPY d /x/\n").unwrap();
-    let origin = Origin::context(&context, "the build context");
-    let selection = Selection::new(&transfer, origin, reading(None, 1)).unwrap();
+    let origin = Origin::context(context.clone(), "the build context");
+    let selection = Selection::new(transfer.clone(), origin, reading(None, 1)).unwrap();
     // A link to something else must not be followed.
     fs::remove_file(bench.path("context/d/a")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", bench.path("context/d/a")).unwrap();
@@ -194,7 +198,7 @@ fn an_archive_stays_in_its_destination() {
     let base = ["file etc/passwd 644 root", "file u/etc/other 644 o"];
     let image = bench.tree(&[base.map(str::to_owned).to_vec()]);
     let transfer = instruction("FROM base\nADD x.tar /u/\n").unwrap();
-    let made = bench.transfer(&transfer, Origin::context(&context, "c"), &image, 1).unwrap();
+    let made = bench.transfer(&transfer, Origin::context(context.clone(), "c"), &image, 1).unwrap();
     let lines = bench.lines(&made.layer);
     assert!(lines.iter().any(|line| line.starts_with("file u/etc/passwd ")), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.starts_with("file etc/")), "{lines:#?}");

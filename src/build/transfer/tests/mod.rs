@@ -55,11 +55,16 @@ impl Case {
         let result = match &self.stage {
             Some(lines) => {
                 let root = bench.root(&format!("root-{threads}"), lines);
-                bench.transfer(&transfer, Origin::root(&root, "image `src`"), image, threads)
+                bench.transfer(&transfer, Origin::root(root.clone(), "image `src`"), image, threads)
             }
             None => {
                 let context = bench.context(&format!("context-{threads}"), &self.context, older);
-                bench.transfer(&transfer, Origin::context(&context, "the build context"), image, threads)
+                bench.transfer(
+                    &transfer,
+                    Origin::context(context.clone(), "the build context"),
+                    image,
+                    threads,
+                )
             }
         };
         result.map_err(|error: TransferError| told(&error, &text))
