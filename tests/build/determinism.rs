@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::support::{Cofferdam, Registry};
+use crate::support::{Cofferdam, Registry, layers};
 use crate::{context, run};
 
 /// Everything that a machine could leave a trace of itself in: owners, modes, devices, users, links, attributes.
@@ -21,7 +21,7 @@ USER worker
 RUN mkdir ~/made && echo content > ~/made/file && umask > ~/umask && mkdir -m 700 ~/private
 "#;
 
-fn input() -> tempfile::TempDir {
+pub fn input() -> tempfile::TempDir {
     let directory = context(
         DOCKERFILE,
         &[("a.txt", "a\n"), ("script.sh", "#!/bin/sh\n"), ("data/one", "1\n"), ("data/deep/er/two", "2\n")],
@@ -44,7 +44,7 @@ fn walk(directory: &Path) -> Vec<std::path::PathBuf> {
 }
 
 /// One way of building.
-struct Way {
+pub struct Way {
     name: &'static str,
     uid: Option<u32>,
     umask: &'static str,
@@ -53,7 +53,7 @@ struct Way {
     touched: bool,
 }
 
-const PLAIN: Way =
+pub const PLAIN: Way =
     Way { name: "plain", uid: None, umask: "022", environment: &[], parallel: "2", touched: false };
 
 const WAYS: [Way; 7] = [
@@ -76,7 +76,8 @@ const WAYS: [Way; 7] = [
     Way { name: "another user", uid: Some(4711), umask: "027", touched: true, ..PLAIN },
 ];
 
-fn digest(way: &Way, registry: &Registry) -> String {
+/// Builds the input in one way and pushes it as `name`.
+pub fn digest(way: &Way, registry: &Registry, name: &str) -> String {
     let cofferdam = way.uid.map_or_else(Cofferdam::new, Cofferdam::as_uid);
     let directory = input();
     if way.touched {
@@ -96,7 +97,8 @@ fn digest(way: &Way, registry: &Registry) -> String {
     command.envs(way.environment.iter().copied()).env("SOURCE_DATE_EPOCH", "1700000000");
     command.args(["-c", &format!("umask {} && exec \"$@\"", way.umask), "sh"]);
     command.arg(inner.get_program()).args(inner.get_args());
-    command.args(["build", "--progress=plain", "--parallel", way.parallel]);
+    command.args(["build", "--progress=plain", "--push", "--parallel", way.parallel]);
+    command.args(["--tag", &registry.reference(name), "--insecure-registry", registry.address()]);
     command.arg(format!("--registry-mirror=docker.io=http://{}", registry.address())).arg(directory.path());
     run(&mut command).succeeded().digest().to_owned()
 }
@@ -104,10 +106,13 @@ fn digest(way: &Way, registry: &Registry) -> String {
 #[test]
 fn the_digest_depends_on_the_input_alone() {
     let registry = Registry::start();
-    let expected = digest(&PLAIN, &registry);
+    let expected = digest(&PLAIN, &registry, "same/plain:1");
     assert!(expected.starts_with("sha256:"), "{expected}");
     for way in &WAYS {
-        assert_eq!(digest(way, &registry), expected, "{}", way.name);
+        let made = digest(way, &registry, "same/other:1");
+        // The layers first: they say what differs.
+        assert_eq!(layers(&registry, "same/other:1"), layers(&registry, "same/plain:1"), "{}", way.name);
+        assert_eq!(made, expected, "{}", way.name);
     }
 }
 

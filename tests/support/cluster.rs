@@ -104,7 +104,7 @@ impl Cluster {
     ///
     /// # Errors
     /// What it said, if it failed.
-    pub fn run(&self, args: &[&str], input: &str) -> Result<String, String> {
+    pub fn run(&self, args: &[&str], input: impl AsRef<[u8]>) -> Result<String, String> {
         let mut child = self
             .kubectl()
             .args(args)
@@ -114,7 +114,7 @@ impl Cluster {
             .spawn()
             .expect("kubectl runs");
         // It may end without reading: what it says then tells more than a broken pipe.
-        let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+        let _ = child.stdin.take().expect("a pipe").write_all(input.as_ref());
         let output = child.wait_with_output().expect("kubectl ends");
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -273,6 +273,15 @@ impl Pod<'_> {
     /// What it printed, if it failed.
     pub fn exec(&self, command: &[&str]) -> Result<String, String> {
         self.namespace.kubectl(&[&["exec", &self.name, "--"], command].concat())
+    }
+
+    /// The same with something on its standard input.
+    ///
+    /// # Errors
+    /// What it printed, if it failed.
+    pub fn exec_with(&self, command: &[&str], input: &[u8]) -> Result<String, String> {
+        let Namespace { cluster, name, .. } = self.namespace;
+        cluster.run(&[&["-n", name, "exec", "-i", &self.name, "--"], command].concat(), input)
     }
 
     /// For people: state, events, and the log if there is one.
