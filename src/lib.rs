@@ -1,5 +1,5 @@
-//! `cofferdam` builds container images from Dockerfiles inside any Kubernetes pod, pushes them while it builds,
-//! and rolls them out. One static binary: no daemon, no Docker-in-Docker, no privileges to ask for.
+//! `cofferdam` builds container images from Dockerfiles inside any Kubernetes pod and pushes them while it builds. One
+//! static binary: no daemon, no Docker-in-Docker, no privileges to ask for.
 //!
 //! The rooms, from the top down; a room imports only from rooms below it (see `docs/architecture.md`).
 
