@@ -37,7 +37,7 @@ impl Context {
         request: &BuildRequest,
         store: &Store,
     ) -> Result<Self, BuildError> {
-        let files = LocalContext::open(directory, dockerfile)?;
+        let files = LocalContext::open(directory, dockerfile)?.without(store.directory());
         let digests = if request.no_cache { None } else { recall(store, &files)? };
         Ok(Self { files: Arc::new(files), name: name.into(), digests })
     }

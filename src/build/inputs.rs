@@ -12,7 +12,7 @@ use super::images::Found;
 use super::request::Services;
 use super::request::{BuildRequest, ContextSource, DockerfileSource, NamedContext};
 use super::transfer::TransferError;
-use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Network, nearest};
+use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Network, nearest, quote};
 use crate::image::Platform;
 use crate::plan::{Graph, ImageName, Named, Operation, Options, Plan};
 use crate::report::{Event, Findings};
@@ -104,6 +104,13 @@ pub(super) async fn plan(
     text: &Text,
 ) -> Result<Planned, BuildError> {
     let dockerfile: Dockerfile = dockerfile::parse(&text.text).map_err(|list| text.findings(list))?;
+    if let Some(syntax) =
+        dockerfile.directives.syntax.as_ref().filter(|syntax| !is_known_frontend(&syntax.value))
+    {
+        let message = format!("the frontend {} is not supported", quote(&syntax.value));
+        let hint = "only the language of `docker/dockerfile` is, which needs no frontend";
+        return Err(text.findings(Diagnostics(vec![Diagnostic::error(message, syntax.span).hint(hint)])));
+    }
     let options = options(request);
     let mut graph = Graph::new(&dockerfile, &options).map_err(|list| text.findings(list))?;
     let mut images = BTreeMap::new();
@@ -137,6 +144,14 @@ pub(super) async fn plan(
     }
     tell_warnings(services, text, &dockerfile, &plan);
     Ok(Planned { plan, images })
+}
+
+/// Frontends whose language this is: all of it is built in, so their images are not fetched. `None` for any other.
+fn is_known_frontend(image: &str) -> bool {
+    let name = image.split(['@']).next().unwrap_or_default();
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    let (name, _tag) = name.split_once(':').unwrap_or((name, ""));
+    matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream")
 }
 
 /// What the plan has that cannot be carried out yet.

@@ -125,6 +125,8 @@ pub struct LocalContext {
     path: PathBuf,
     ignore_path: PathBuf,
     ignore: IgnoreFile,
+    /// A directory that is no part of the context, wherever patterns stand.
+    left_out: Option<Vec<u8>>,
     /// Directories that are excluded, and whether something in them is not.
     hollow: Mutex<HashMap<Vec<u8>, bool>>,
 }
@@ -144,6 +146,7 @@ impl LocalContext {
             path: directory.to_owned(),
             ignore_path: directory.join(IGNORE),
             ignore: IgnoreFile::default(),
+            left_out: None,
             hollow: Mutex::default(),
         };
         let text = match dockerfile.map(beside) {
@@ -162,6 +165,23 @@ impl LocalContext {
                 IgnoreFile::parse(&text).map_err(|source| ContextError::Ignore { path, source })?;
         }
         Ok(context)
+    }
+
+    /// Leaves a directory out: the state of the build itself, which in many CI systems lies in the project and changes while
+    /// the files are read. Nothing happens if it is not in the context.
+    #[must_use]
+    pub fn without(mut self, directory: &Path) -> Self {
+        let real = |path: &Path| path.canonicalize().ok();
+        if let (Some(top), Some(directory)) = (real(&self.path), real(directory)) {
+            let within = directory.strip_prefix(top).ok().map(|path| path.as_os_str().as_bytes().to_vec());
+            self.left_out = within.filter(|path| !path.is_empty());
+        }
+        self
+    }
+
+    fn is_left_out(&self, path: &[u8]) -> bool {
+        let Some(left_out) = &self.left_out else { return false };
+        path.strip_prefix(left_out.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
     }
 
     /// The directory, as it was named.
@@ -199,7 +219,7 @@ impl LocalContext {
     /// # Errors
     /// If it cannot be looked at.
     pub fn lookup(&self, path: &[u8]) -> Result<Option<ContextFile>, ContextError> {
-        let Some(found) = self.look(path)? else { return Ok(None) };
+        let Some(found) = self.look(path)?.filter(|_| !self.is_left_out(path)) else { return Ok(None) };
         let state = self.state(parent(path));
         let kind = if found.kind == Kind::Directory { FileType::Directory } else { FileType::RegularFile };
         let is_there = path.is_empty() || self.ignore.is_empty() || self.shows_entry(&state, path, kind)?;
@@ -218,6 +238,9 @@ impl LocalContext {
         let state = self.state(directory);
         let mut files = Vec::new();
         for (name, kind) in names(&opened, &shown)? {
+            if self.left_out.is_some() && self.is_left_out(&join(directory, &name)) {
+                continue;
+            }
             // What is excluded need not be looked at.
             if !self.ignore.is_empty() && !self.shows_entry(&state, &join(directory, &name), kind)? {
                 continue;

@@ -174,6 +174,20 @@ fn named_contexts_are_directories_images_layouts_and_stages() {
 }
 
 #[test]
+fn the_state_directory_is_no_part_of_the_context() {
+    let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
+    // A frontend that is built in is not fetched.
+    let directory = context("# syntax=docker/dockerfile:1\nFROM scratch\nCOPY . /\n", &[("a", "1")]);
+    let state = format!("--state-dir={}", directory.path().join("ci/.state").display());
+    let tag = format!("--tag={}", registry.reference("x/state:1"));
+    let built = build(&cofferdam, &registry, directory.path(), &[&state, &tag, "--push"]).succeeded();
+    let names: Vec<String> = layers(&registry, "x/state:1").remove(0).into_keys().collect();
+    assert_eq!(names, ["Dockerfile", "a", "ci"]);
+    let again = build(&cofferdam, &registry, directory.path(), &[&state, &tag, "--push"]).succeeded();
+    assert_eq!(again.digest(), built.digest());
+}
+
+#[test]
 fn a_miss_says_which_input_has_changed() {
     let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
     let directory =

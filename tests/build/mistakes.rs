@@ -40,6 +40,12 @@ fn an_unknown_instruction_is_a_suggestion() {
 
 #[test]
 fn what_is_not_supported_is_an_error_that_says_so() {
+    fails(
+        "# syntax=example.com/my/frontend\nFROM scratch\n",
+        &[],
+        3,
+        &["Dockerfile:1", "example.com/my/frontend"],
+    );
     for line in [
         "RUN --mount=type=cache,target=/x true",
         "RUN --network=none true",
