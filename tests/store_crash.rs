@@ -316,3 +316,28 @@ fn nothing_half_remains_when_a_write_fails() {
     drop(store);
     validate(directory.path());
 }
+
+#[test]
+fn a_remover_takes_away_a_workspace_that_nobody_has_and_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let mut paths = Vec::new();
+    for _ in 0..2 {
+        let workspace = store.workspace().unwrap();
+        std::fs::create_dir_all(workspace.path().join("root/usr/bin")).unwrap();
+        // A program that ends without having removed anything.
+        workspace.remove_later(std::path::Path::new("/bin/true"));
+        paths.push(workspace.path().with_extension("lock"));
+    }
+    let held = std::fs::File::open(&paths[0]).unwrap();
+    held.lock().unwrap();
+    for lock in &paths {
+        let status = std::process::Command::new(env!("CARGO_BIN_EXE_cofferdam"))
+            .arg(cofferdam::store::removal::COMMAND)
+            .arg(lock)
+            .status();
+        assert!(status.unwrap().success());
+    }
+    assert!(paths[0].exists() && paths[0].with_extension("").exists(), "somebody has it");
+    assert!(!paths[1].exists() && !paths[1].with_extension("").exists());
+}

@@ -126,7 +126,7 @@ impl Executor {
             known,
             made,
             fetcher,
-            roots: Roots::new(workspace),
+            roots: Roots::new(workspace, services.launcher.clone()),
             pool: Pool::new(threads),
             sandbox: OnceCell::new(),
             pusher,

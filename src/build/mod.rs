@@ -7,7 +7,7 @@
 //!
 //! Invariants: nothing is named, here or on a registry, before everything it refers to is there; a build that fails
 //! leaves the store as it was, but for blobs and records that are right; everything else that a build writes is in its
-//! workspace, which goes with it.
+//! workspace, which goes with it, or right after it: nobody waits for the files of a root to be removed.
 
 mod assemble;
 mod contexts;

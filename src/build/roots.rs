@@ -1,6 +1,7 @@
 //! Root filesystems of stages and images, unpacked where a step must run or files are taken from.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Mutex as AsyncMutex;
@@ -44,13 +45,15 @@ type Place = Arc<AsyncMutex<Option<Rooted>>>;
 #[derive(Debug)]
 pub(super) struct Roots {
     workspace: Arc<Workspace>,
+    /// This program, which removes the workspace when the build has ended, if there was a root in it.
+    program: PathBuf,
     places: Mutex<HashMap<Whose, Place>>,
     made: Mutex<u32>,
 }
 
 impl Roots {
-    pub fn new(workspace: Arc<Workspace>) -> Self {
-        Self { workspace, places: Mutex::default(), made: Mutex::new(0) }
+    pub fn new(workspace: Arc<Workspace>, program: PathBuf) -> Self {
+        Self { workspace, program, places: Mutex::default(), made: Mutex::new(0) }
     }
 
     /// Where a root is, or will be. Whoever holds it has the root alone.
@@ -99,6 +102,7 @@ impl Roots {
             *made += 1;
             *made
         };
+        self.workspace.remove_later(&self.program);
         Ok(sandbox.create_root(&self.workspace.path().join(format!("root-{number}")))?)
     }
 }

@@ -44,6 +44,7 @@ mod error;
 mod names;
 mod prune;
 mod records;
+pub mod removal;
 mod temp;
 mod workspace;
 

@@ -118,6 +118,12 @@ impl Temp {
         &self.path
     }
 
+    /// Gives up the lock and leaves the file where it is; gives its path.
+    pub(super) fn abandon(mut self) -> PathBuf {
+        self.kept = true;
+        std::mem::take(&mut self.path)
+    }
+
     /// Gives the file the name `to`, replacing what had it.
     pub(super) fn rename(mut self, to: &Path) -> Result<(), StoreError> {
         std::fs::rename(&self.path, to).at("rename a new file to", to)?;

@@ -1,14 +1,15 @@
 //! Private directories of running builds, and what removes them.
 //!
 //! A workspace is `workspaces/<id>`; its lock `workspaces/<id>.lock` is made before the directory and removed
-//! after it. A directory whose lock nobody holds belonged to a process that is gone.
+//! after it. A directory whose lock nobody holds belonged to a process that is gone, or was left to [`removal`].
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 use super::error::{At, StoreError};
 use super::prune::Swept;
 use super::records::list;
+use super::removal;
 use super::temp::{self, Temp};
 use super::{PRIVATE, Store};
 
@@ -28,6 +30,8 @@ pub struct Workspace {
     path: PathBuf,
     /// Held while this lives. Its file is removed last.
     lock: Option<Temp>,
+    /// The program that is to remove it, if it need not be gone when it is dropped.
+    remover: OnceLock<PathBuf>,
     /// Nothing is pruned while a build has a workspace.
     _store: Store,
 }
@@ -36,6 +40,23 @@ impl Workspace {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Has `program`, which is this one, remove the directory once this is dropped; nobody waits for that.
+    pub fn remove_later(&self, program: &Path) {
+        // Said twice, it is the same program.
+        let _ = self.remover.set(program.to_owned());
+    }
+
+    fn hand_over(&self, lock: Temp, program: &Path) -> Result<(), StoreError> {
+        // A lock that nobody holds is what tells a sweep that the directory is nobody's.
+        let lock = lock.abandon();
+        let Err(error) = removal::start(program, &lock) else { return Ok(()) };
+        tracing::debug!(%error, "nobody removes the workspace for us");
+        let (Some(workspaces), Some(name)) = (lock.parent(), lock.file_name().and_then(OsStr::to_str)) else {
+            return Ok(());
+        };
+        sweep_workspace(workspaces, name).map(drop)
     }
 
     /// Removes the directory, and says if that failed. What could not be removed, a sweep tries again.
@@ -52,9 +73,12 @@ impl Workspace {
 
 impl Drop for Workspace {
     fn drop(&mut self) {
-        if self.lock.is_some()
-            && let Err(error) = remove_tree(&self.path)
-        {
+        let Some(lock) = self.lock.take() else { return };
+        let removed = match self.remover.get() {
+            Some(program) => self.hand_over(lock, program),
+            None => remove_tree(&self.path).map(|()| drop(lock)),
+        };
+        if let Err(error) = removed {
             tracing::warn!(path = %self.path.display(), %error, "a workspace could not be removed");
         }
     }
@@ -69,7 +93,7 @@ impl Store {
         let lock = Temp::create(&self.ours("workspaces"), LOCK_SUFFIX)?;
         let path = lock.path().with_extension("");
         DirBuilder::new().mode(PRIVATE).create(&path).at("create", &path)?;
-        Ok(Workspace { path, lock: Some(lock), _store: self.clone() })
+        Ok(Workspace { path, lock: Some(lock), remover: OnceLock::new(), _store: self.clone() })
     }
 
     /// Removes what processes that are gone have left: temporary files and workspaces. Safe while builds run;
@@ -129,7 +153,7 @@ fn abandoned(path: &Path) -> Result<Option<Abandoned>, StoreError> {
     Ok(ours.then(|| Abandoned { path: path.to_owned(), keep: false, _lock: file }))
 }
 
-fn sweep_workspace(workspaces: &Path, name: &str) -> Result<bool, StoreError> {
+pub(super) fn sweep_workspace(workspaces: &Path, name: &str) -> Result<bool, StoreError> {
     if let Some(id) = name.strip_suffix(LOCK_SUFFIX) {
         let Some(mut lock) = abandoned(&workspaces.join(name))? else { return Ok(false) };
         // The lock's file outlives the directory, so that the next sweep tries again what fails now.

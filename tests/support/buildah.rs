@@ -21,6 +21,11 @@ impl Buildah {
         self.fixture.path("BUILDAH")
     }
 
+    /// Its storage and configuration.
+    pub fn directory(&self) -> &Path {
+        self.fixture.path("DIR")
+    }
+
     /// Builds `context` and pushes the image.
     ///
     /// # Errors

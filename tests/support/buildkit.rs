@@ -36,6 +36,11 @@ impl BuildKit {
         Self { fixture: Fixture::start("buildkit", args) }
     }
 
+    /// Its configuration, log and, unless it was given a place for that, state.
+    pub fn directory(&self) -> &Path {
+        self.fixture.path("DIR")
+    }
+
     /// `buildctl ARGS` for this daemon.
     pub fn buildctl(&self) -> Command {
         let mut command = Command::new(self.fixture.path("BUILDCTL"));

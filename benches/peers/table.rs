@@ -1,0 +1,214 @@
+//! What was measured, as tables.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::apt::{Results, Runner, Times};
+use super::tools::{Sample, Tool};
+
+const BEGIN: &str = "<!-- peers: begin -->";
+const END: &str = "<!-- peers: end -->";
+/// MiB that cofferdam may have.
+const MEMORY_GOAL: u64 = 128;
+/// How much longer than natively a step may take.
+const STEP_GOAL: f64 = 1.2;
+
+/// The rows: name, what is built, and the most of the best peer's time that it may take.
+const ROWS: [(&str, &str, f64); 8] = [
+    ("1", "calculator, cold", 1.0),
+    ("2", "calculator, nothing changed", 1.0),
+    ("3", "calculator, one line of `app.py` changed", 1.0),
+    ("4", "`COPY` of 100 000 files", 0.5),
+    ("5", "`COPY` of 1 GiB", 0.5),
+    ("6", "`RUN` that writes one file, on an image of 100 000; image not there", 1.0),
+    ("6b", "the same, built upon before", 1.0),
+    ("7", "`RUN apt-get install git build-essential`, cold", 1.0),
+];
+
+/// All samples of a run.
+pub struct Table {
+    head: String,
+    load: String,
+    samples: BTreeMap<(&'static str, Tool), Vec<Sample>>,
+    layers: BTreeMap<(&'static str, Tool), u64>,
+    apt: Results,
+}
+
+impl Table {
+    /// Notes the machine as it is before the first build. Builds will write below `directory`.
+    pub fn begin(repeat: usize, directory: &Path) -> Self {
+        let head = format!(
+            "{date}, commit {commit}; {cores} processors ({model}), {memory} GiB, Linux {kernel}, {disk}. Medians of {repeat} rounds (three \
+             times as many in rows 2 and 3), in brackets the least and the most. BuildKit {buildkit}, buildah {buildah}.",
+            date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
+            commit = commit(),
+            cores = std::thread::available_parallelism().map_or(0, usize::from),
+            model = field("/proc/cpuinfo", "model name").trim_start_matches(": "),
+            memory =
+                field("/proc/meminfo", "MemTotal:").trim_end_matches(" kB").parse::<u64>().unwrap_or(0) >> 20,
+            kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
+            disk = said("findmnt", &["-no", "FSTYPE,SOURCE", "-T", &directory.display().to_string()]),
+            buildkit = "0.33.0",
+            buildah = said("buildah", &["--version"]).split(' ').nth(2).unwrap_or("?"),
+        );
+        Self { head, load: load(), samples: BTreeMap::new(), layers: BTreeMap::new(), apt: Results::new() }
+    }
+
+    pub fn note(&mut self, row: &'static str, tool: Tool, sample: Sample) {
+        self.samples.entry((row, tool)).or_default().push(sample);
+    }
+
+    pub fn note_layer(&mut self, row: &'static str, tool: Tool, size: u64) {
+        self.layers.insert((row, tool), size);
+    }
+
+    pub fn note_apt(&mut self, runner: Runner, times: Times) {
+        self.apt.entry(runner).or_default().push(times);
+    }
+
+    fn walls(&self, row: &'static str, tool: Tool) -> Option<Vec<f64>> {
+        let samples = self.samples.get(&(row, tool))?;
+        let mut walls: Vec<f64> = samples.iter().map(|sample| sample.wall.as_secs_f64()).collect();
+        walls.sort_by(f64::total_cmp);
+        Some(walls)
+    }
+
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!("{} Load average {} before, {} after.\n", self.head, self.load, load());
+        self.times(&mut text);
+        self.apt(&mut text);
+        self.memory(&mut text);
+        self.sizes(&mut text);
+        text
+    }
+
+    fn times(&self, text: &mut String) {
+        text.push_str("\n| | seconds | cofferdam | BuildKit | buildah | of the best peer's | goal |\n|---|---|---|---|---|---|---|\n");
+        for (row, what, goal) in ROWS {
+            let walls = Tool::ALL.map(|tool| self.walls(row, tool));
+            let [Some(own), Some(buildkit), Some(buildah)] = &walls else { continue };
+            let ratio = middle(own) / middle(buildkit).min(middle(buildah));
+            let verdict = verdict(if goal < 1.0 { ratio <= goal } else { ratio < goal });
+            let sign = if goal < 1.0 { "≤" } else { "<" };
+            let cells: Vec<String> = [own, buildkit, buildah].map(|walls| spread(walls)).to_vec();
+            let _ = writeln!(
+                text,
+                "| {row} | {what} | {} | {ratio:.2} | {sign} {goal}: {verdict} |",
+                cells.join(" | ")
+            );
+        }
+    }
+
+    fn apt(&self, text: &mut String) {
+        let Some(native) = self.apt.get(&None) else { return };
+        text.push_str("\n| row 7: the command alone, seconds | `update` | download | unpack and configure | whole | of the chroot's | without the network |\n|---|---|---|---|---|---|---|\n");
+        let part = |times: &[Times], of: fn(&Times) -> f64| {
+            let mut times: Vec<f64> = times.iter().map(of).collect();
+            times.sort_by(f64::total_cmp);
+            times
+        };
+        let [whole, install]: [fn(&Times) -> f64; 2] = [|times| times.total(), |times| times.install];
+        for (runner, times) in &self.apt {
+            let name = match runner {
+                None => "root in a chroot",
+                Some(Tool::Cofferdam) => "cofferdam, uid 1000",
+                Some(Tool::BuildKit) => "BuildKit",
+                Some(Tool::Buildah) => "buildah",
+            };
+            let of = |of: fn(&Times) -> f64| middle(&part(times, of)) / middle(&part(native, of));
+            let goal = match runner {
+                Some(Tool::Cofferdam) => format!(" (≤ {STEP_GOAL}: {})", verdict(of(whole) <= STEP_GOAL)),
+                _ => String::new(),
+            };
+            let _ = writeln!(
+                text,
+                "| {name} | {} | {} | {} | {} | {:.2}{goal} | {:.2} |",
+                spread(&part(times, |times| times.update)),
+                spread(&part(times, |times| times.download)),
+                spread(&part(times, install)),
+                spread(&part(times, whole)),
+                of(whole),
+                of(install),
+            );
+        }
+    }
+
+    fn memory(&self, text: &mut String) {
+        text.push_str(
+            "\n| peak memory, MiB | cofferdam | buildkitd | buildah | goal |\n|---|---|---|---|---|\n",
+        );
+        for (row, _, _) in ROWS {
+            let peak =
+                |tool| Some(self.samples.get(&(row, tool))?.iter().map(|sample| sample.peak).max()? >> 10);
+            let [Some(own), Some(buildkit), Some(buildah)] = Tool::ALL.map(peak) else { continue };
+            let verdict = verdict(own <= MEMORY_GOAL);
+            let _ =
+                writeln!(text, "| row {row} | {own} | {buildkit} | {buildah} | ≤ {MEMORY_GOAL}: {verdict} |");
+        }
+    }
+
+    fn sizes(&self, text: &mut String) {
+        if self.layers.is_empty() {
+            return;
+        }
+        text.push_str("\n| layer as pushed, MB | cofferdam | BuildKit | buildah |\n|---|---|---|---|\n");
+        for (row, _, _) in ROWS {
+            let size = |tool| self.layers.get(&(row, tool)).map(|size| *size as f64 / 1e6);
+            let [Some(own), Some(buildkit), Some(buildah)] = Tool::ALL.map(size) else { continue };
+            let _ = writeln!(text, "| row {row} | {own:.1} | {buildkit:.1} | {buildah:.1} |");
+        }
+    }
+}
+
+/// Puts tables between the markers of `docs/benchmarks.md`.
+pub fn write_into_documentation(text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks.md");
+    let old = fs::read_to_string(&path).expect("docs/benchmarks.md");
+    let (before, rest) = old.split_once(BEGIN).expect("a marker where the tables begin");
+    let (_, after) = rest.split_once(END).expect("a marker where they end");
+    fs::write(&path, format!("{before}{BEGIN}\n{text}{END}{after}"))
+        .expect("docs/benchmarks.md can be written");
+}
+
+fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "missed" }
+}
+
+/// The median of sorted numbers.
+fn middle(sorted: &[f64]) -> f64 {
+    let half = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 }
+}
+
+fn spread(sorted: &[f64]) -> String {
+    format!("{:.2} ({:.2}–{:.2})", middle(sorted), sorted[0], sorted[sorted.len() - 1])
+}
+
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+/// What is built, and whether it is just that.
+fn commit() -> String {
+    let directory = env!("CARGO_MANIFEST_DIR");
+    let commit = said("git", &["-C", directory, "rev-parse", "--short=12", "HEAD"]);
+    let changed =
+        !said("git", &["-C", directory, "status", "--porcelain", "--", "src", "Cargo.lock"]).is_empty();
+    if changed { format!("{commit} with changes") } else { commit }
+}
+
+/// A line of a file of the kernel's, without its name.
+fn field(path: &str, name: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_default().trim().to_owned()
+}
+
+/// How busy the machine is.
+fn load() -> String {
+    fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default().to_owned()
+}
