@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Cofferdam, Registry, layers};
+use crate::support::{Cofferdam, Registry, eventually, layers};
 use crate::{build, context, run};
 
 /// A file system of its own, of a few megabytes.
@@ -137,7 +137,7 @@ fn builds_side_by_side_share_a_state_directory() {
     );
     let state = state_directory(&cofferdam);
     run(cofferdam.command().arg("validate").arg(&state)).succeeded();
-    assert_eq!(leftovers(&state), Vec::<PathBuf>::new());
+    nothing_is_left(&state);
 }
 
 /// Where a home's state lies.
@@ -145,8 +145,18 @@ pub fn state_directory(cofferdam: &Cofferdam) -> PathBuf {
     cofferdam.home().join(".local/share/cofferdam")
 }
 
-/// Files of builds that are over: there should be none.
-pub fn leftovers(state: &Path) -> Vec<PathBuf> {
+/// Waits until there are no files of builds that are over: a process that outlives a build removes its roots.
+///
+/// # Panics
+/// If there still are some after a minute.
+pub fn nothing_is_left(state: &Path) {
+    eventually("removal of what builds have left", Duration::from_mins(1), || match leftovers(state) {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    });
+}
+
+fn leftovers(state: &Path) -> Vec<PathBuf> {
     ["cofferdam/tmp", "cofferdam/workspaces"]
         .iter()
         .filter_map(|name| std::fs::read_dir(state.join(name)).ok())
@@ -174,7 +184,7 @@ fn an_interrupted_build_ends_its_steps() {
         let found = Command::new("pgrep").args(["-f", &format!("^sleep {marker}")]).output().unwrap();
         String::from_utf8_lossy(&found.stdout).lines().count()
     };
-    crate::support::eventually("two sleeping programs", Duration::from_secs(20), || match running() {
+    eventually("two sleeping programs", Duration::from_secs(20), || match running() {
         2 => Ok(()),
         other => Err(format!("{other}")),
     });
@@ -182,7 +192,7 @@ fn an_interrupted_build_ends_its_steps() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(143));
-    crate::support::eventually("the end of both", Duration::from_secs(5), || match running() {
+    eventually("the end of both", Duration::from_secs(5), || match running() {
         0 => Ok(()),
         other => Err(format!("{other}")),
     });
