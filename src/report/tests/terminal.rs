@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use super::emulator::Emulator;
 use super::script::{Script, StillClock, Written, bad_build, good_build, out, started, step};
 use crate::image::Digest;
-use crate::report::{Clock, Direction, Event, Report, Reporter, Sink, Size, Stream, Style, SystemClock, Tty};
+use crate::report::{
+    Built, Clock, Direction, Event, Report, Reporter, Sink, Size, Stream, Style, SystemClock, Tty,
+};
 
 /// A reporter that is drawn after every event, on an emulated terminal.
 #[derive(Debug, Clone)]
@@ -162,6 +164,25 @@ fn whole_builds_leave_nothing_behind() {
         cause
     help: do better
     ");
+}
+
+#[test]
+fn what_is_printed_as_the_result_is_not_drawn_over() {
+    let mut seen = Seen::new(100, Style::default());
+    seen.script.at(0, started());
+    seen.script.at(100, Event::StepStarted(step(1, "build", 2, 3, "RUN make")));
+    seen.script.at(200, Event::StepDone { step: 1 });
+    let digest = Digest::of(b"manifest");
+    let built = Built { digest, names: Vec::new(), pushed: Vec::new(), written: Vec::new() };
+    seen.script.at(300, Event::Built(built));
+    seen.text();
+    // Standard output is the same terminal.
+    seen.screen.write(b"the result\r\n");
+    seen.draw_at(400);
+    seen.script.at(500, Event::Ended { status: 0 });
+    let shown = seen.text();
+    assert!(shown.contains("the result"), "{shown}");
+    assert!(!shown.contains("of 1 step"), "{shown}");
 }
 
 #[test]

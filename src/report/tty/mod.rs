@@ -75,6 +75,8 @@ struct State {
     failure: Vec<String>,
     live: bool,
     details: bool,
+    /// The result is there. It may be printed on the same terminal now, so nothing is drawn that would be drawn over.
+    built: bool,
     ended: bool,
 }
 
@@ -111,6 +113,7 @@ impl Tty {
             failure: Vec::new(),
             live: false,
             details,
+            built: false,
             ended: false,
         };
         let shared = Shared {
@@ -133,6 +136,7 @@ impl Tty {
 impl Reporter for Tty {
     fn event(&self, event: Event) {
         let ends = matches!(event, Event::Ended { .. });
+        let is_built = matches!(event, Event::Built(_));
         let waiting = {
             let mut state = lock(&self.shared.state);
             let now = self.shared.clock.elapsed();
@@ -146,7 +150,7 @@ impl Reporter for Tty {
                 let _ = drawer.join();
             }
         }
-        if ends || waiting > MOST_WAITING {
+        if ends || is_built || waiting > MOST_WAITING {
             self.shared.draw();
         }
     }
@@ -189,7 +193,7 @@ impl Shared {
             let mut state = lock(&self.state);
             state.width = row_width(size);
             let lines = std::mem::take(&mut state.lines);
-            let rows = if state.live && !state.ended {
+            let rows = if state.live && !state.built && !state.ended {
                 frame::compose(&state.model, self.clock.elapsed(), size, self.style)
             } else {
                 Vec::new()
@@ -248,6 +252,7 @@ impl State {
                 self.say(style.faint(&format!("debug: {}", one_line(&text))))
             }
             Event::Built(built) => {
+                self.built = true;
                 self.say(format!("{} {}", style.strong("image"), built.digest));
                 for (how, names) in
                     [("named", &built.names), ("pushed", &built.pushed), ("wrote", &built.written)]
