@@ -1,6 +1,6 @@
 //! Builds that are killed at any moment leave nothing that a later build, or a reader of the registry, could trip over.
 //!
-//! `COFFERDAM_KILLS=200` runs the campaign at full size; see `docs/campaigns.md`.
+//! `KILLS=200` runs the campaign at full size; see `docs/campaigns.md`.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ RUN ln /tmp/1 /made/hard && chown -R 1000 /made && rm /tmp/2
 
 #[test]
 fn killed_builds_leave_nothing_in_the_way() {
-    let kills = std::env::var("COFFERDAM_KILLS").map_or(FEW, |count| count.parse().unwrap());
+    let kills = std::env::var("KILLS").map_or(FEW, |count| count.parse().unwrap());
     let registry = Registry::start();
     let directory = context(DOCKERFILE, &[("a", "1"), ("b/c", "2")]);
     std::fs::write(directory.path().join("large"), vec![7; 3 << 20]).unwrap();
