@@ -11,7 +11,7 @@ use super::Bench;
 use super::inputs;
 use super::rows::end;
 use super::support::Registry;
-use super::tools::{Session, Tool, gone};
+use super::tools::{Session, Tool};
 
 const BASE: &str = "library/debian:bookworm-slim";
 
@@ -47,8 +47,30 @@ impl Times {
     }
 }
 
-/// Who runs the command; `None` is real root in a chroot.
-pub type Runner = Option<Tool>;
+/// Who runs the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Runner {
+    /// Real root in a chroot on the disk.
+    Chroot,
+    /// The same on an overlay that is mounted `volatile`: the kernel answers `fsync` at once. cofferdam does so in its steps,
+    /// and buildah mounts its layers so; package managers call it for every file.
+    Unsynced,
+    /// A step of a tool.
+    Tool(Tool),
+}
+
+impl Runner {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chroot => "root in a chroot",
+            Self::Unsynced => "root in a chroot, `fsync` answered at once",
+            Self::Tool(Tool::Cofferdam) => "cofferdam, uid 1000",
+            Self::Tool(Tool::BuildKit) => "BuildKit",
+            Self::Tool(Tool::Buildah) => "buildah",
+        }
+    }
+}
+
 pub type Results = BTreeMap<Runner, Vec<Times>>;
 
 pub fn row(bench: &mut Bench) {
@@ -56,12 +78,14 @@ pub fn row(bench: &mut Bench) {
     let context =
         inputs::context(bench.scratch.join("apt"), &format!("FROM debian:bookworm-slim\nRUN {SCRIPT}\n"));
     for round in 0..bench.repeat {
-        let mut turn: Vec<Runner> = [None].into_iter().chain(Bench::turn(round).map(Some)).collect();
-        turn.rotate_left(round % 4);
+        let mut turn: Vec<Runner> = vec![Runner::Chroot, Runner::Unsynced];
+        turn.extend(Bench::turn(round).map(Runner::Tool));
+        let runners = turn.len();
+        turn.rotate_left(round % runners);
         for runner in turn {
             let times = match runner {
-                None => chroot(&registry, &bench.scratch),
-                Some(tool) => {
+                Runner::Chroot | Runner::Unsynced => chroot(&registry, &bench.scratch, runner),
+                Runner::Tool(tool) => {
                     let name = registry.reference(&format!("peers/apt-{}-{round}:1", tool.name()));
                     let session = Session::start(tool, &registry, &bench.scratch);
                     let sample = session.build(&context, &name);
@@ -71,7 +95,7 @@ pub fn row(bench: &mut Bench) {
                     times
                 }
             };
-            eprintln!("7   {:10} {times:.2?}", runner.map_or("chroot", Tool::name));
+            eprintln!("7   {} {times:.2?}", runner.name());
             bench.table.note_apt(runner, times);
         }
     }
@@ -80,9 +104,12 @@ pub fn row(bench: &mut Bench) {
 }
 
 /// The command as root, confined by nothing.
-fn chroot(registry: &Registry, scratch: &Path) -> Times {
-    let root = scratch.join("chroot");
-    fs::create_dir(&root).expect("a directory");
+fn chroot(registry: &Registry, scratch: &Path, runner: Runner) -> Times {
+    let place = scratch.join("chroot");
+    for name in ["root", "upper", "work"] {
+        fs::create_dir_all(place.join(name)).expect("a directory");
+    }
+    let root = place.join("root");
     for layer in registry.manifest(BASE)["layers"].as_array().expect("layers") {
         let blob = registry.blob_path(layer["digest"].as_str().expect("a digest"));
         let unpacked = Command::new("tar")
@@ -99,11 +126,19 @@ fn chroot(registry: &Registry, scratch: &Path) -> Times {
     }
     rustix::fs::sync();
     // Mounts end with the namespace.
-    let outside = "mount -t proc proc \"$1/proc\" && mount --rbind /dev \"$1/dev\" && \
-                   exec chroot \"$1\" /usr/bin/env -i HOME=/root PATH=\"$2\" /bin/sh -c \"$3\"";
+    let overlay = match runner {
+        Runner::Unsynced => {
+            "mount -t overlay overlay -o volatile,lowerdir=root,upperdir=upper,workdir=work root && "
+        }
+        _ => "",
+    };
+    let outside = format!(
+        "cd \"$1\" && {overlay}mount -t proc proc root/proc && mount --rbind /dev root/dev && \
+         exec chroot root /usr/bin/env -i HOME=/root PATH=\"$2\" /bin/sh -c \"$3\""
+    );
     let output = Command::new("unshare")
-        .args(["--mount", "--pid", "--fork", "--kill-child=KILL", "sh", "-ec", outside, "sh"])
-        .arg(&root)
+        .args(["--mount", "--pid", "--fork", "--kill-child=KILL", "sh", "-ec", &outside, "sh"])
+        .arg(&place)
         .args(["/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", SCRIPT])
         .stdin(Stdio::null())
         .output()
@@ -114,7 +149,6 @@ fn chroot(registry: &Registry, scratch: &Path) -> Times {
         "the command failed:\n{said}{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    fs::remove_dir_all(&root).expect("the root can be removed");
-    gone(&root);
+    fs::remove_dir_all(&place).expect("the root can be removed");
     Times::parse(&said)
 }
