@@ -186,7 +186,8 @@ fn parent(path: &str) -> &str {
 
 fn same(before: &Metadata, now: &Metadata) -> bool {
     if before.is_dir() && now.is_dir() {
-        let of = |of: &Metadata| (of.mode(), of.uid(), of.gid(), of.mtime(), of.mtime_nsec());
+        // The time of a directory alone is no change: layers leave it out, as BuildKit's do.
+        let of = |of: &Metadata| (of.mode(), of.uid(), of.gid());
         return of(before) == of(now);
     }
     let of = |of: &Metadata| (of.is_dir(), of.ino(), of.ctime(), of.ctime_nsec());
