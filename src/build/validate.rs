@@ -9,6 +9,8 @@ use super::layout::{REF_NAME, unreadable};
 use super::request::Services;
 use crate::image::{Descriptor, Digest, ImageConfig, ImageIndex, Manifest, Platform, Reference};
 use crate::layer::LayerReader;
+use crate::registry::ErrorKind;
+use crate::store::Store;
 
 /// What was checked, and what is wrong.
 #[derive(Debug, Default)]
@@ -23,13 +25,16 @@ pub struct Validation {
     pub faults: Vec<String>,
 }
 
-/// Checks an image on a registry: every platform of it.
+/// Checks an image on a registry: every platform of it. Each blob comes from the registry, whatever this machine has of it.
 ///
 /// # Errors
 /// If it cannot be read at all; that it is wrong is in the result.
 pub async fn reference(name: &Reference, services: &Services) -> Result<Validation, BuildError> {
     let mut validation = Validation::default();
-    let fetcher = Fetcher::new(&services.store, &services.client, &services.report);
+    // A store of its own: what is in the other one says nothing of the registry.
+    let workspace = services.store.workspace()?;
+    let store = Store::open(workspace.path().join("blobs"))?;
+    let fetcher = Fetcher::new(&store, &services.client, &services.report);
     let mut open = vec![(name.clone(), None::<Descriptor>)];
     while let Some((name, described)) = open.pop() {
         let fetched = services.client.manifest(&name).await?;
@@ -48,7 +53,11 @@ pub async fn reference(name: &Reference, services: &Services) -> Result<Validati
                 let fault = |source: ImageFault| BuildError::Image { name: name.to_string(), source };
                 let described = manifest.config();
                 let digest = Digest::try_from(described.digest()).map_err(|error| fault(error.into()))?;
-                let config = services.client.blob_bytes(name.repository(), digest, described.size()).await?;
+                let config = services.client.blob_bytes(name.repository(), digest, described.size()).await;
+                let what = format!("the configuration of `{name}`");
+                let Some(config) = validation.brought(&what, config.map_err(BuildError::from))? else {
+                    continue;
+                };
                 let Some(config) = validation.config(&name.to_string(), &config, described) else { continue };
                 let image = crate::plan::BaseImage {
                     name: name.to_string(),
@@ -60,8 +69,11 @@ pub async fn reference(name: &Reference, services: &Services) -> Result<Validati
                     Err(error) => validation.faults.push(describe(&error)),
                     Ok(layers) => {
                         for layer in layers {
-                            fetcher.fetch(&layer).await?;
-                            let file = services.store.open_blob(&layer.digest)?;
+                            let what = format!("layer {}", layer.digest);
+                            let Some(()) = validation.brought(&what, fetcher.fetch(&layer).await)? else {
+                                continue;
+                            };
+                            let file = store.open_blob(&layer.digest)?;
                             validation = blocking(move || {
                                 validation.layer(&layer, file);
                                 Ok(validation)
@@ -151,6 +163,21 @@ impl Validation {
     /// Whether nothing is wrong.
     pub fn is_valid(&self) -> bool {
         self.faults.is_empty()
+    }
+
+    /// What came from the registry. That a blob is not there, or not what its digest says, is a fault of the image and
+    /// gives nothing.
+    fn brought<T>(&mut self, what: &str, outcome: Result<T, BuildError>) -> Result<Option<T>, BuildError> {
+        match outcome {
+            Ok(brought) => Ok(Some(brought)),
+            Err(BuildError::Registry(error))
+                if matches!(error.kind(), ErrorKind::Integrity | ErrorKind::NotFound) =>
+            {
+                self.faults.push(format!("{what}: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// A manifest or configuration against its descriptor.
