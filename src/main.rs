@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use cofferdam::build::succeed;
 use cofferdam::sandbox::{supervise, sys};
 use cofferdam::settings::Surroundings;
-use cofferdam::store::removal;
 
 /// The allocator of musl takes one lock for all threads.
 #[global_allocator]
@@ -15,7 +15,7 @@ const UMASK: u32 = 0o022;
 
 fn main() -> ExitCode {
     // Before anything else: a supervisor has one thread and the environment of its step.
-    if let Some(status) = supervise::run_if_asked().or_else(removal::run_if_asked) {
+    if let Some(status) = supervise::run_if_asked().or_else(succeed::run_if_asked) {
         return ExitCode::from(status as u8);
     }
     let umask = sys::set_umask(UMASK);

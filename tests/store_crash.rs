@@ -326,14 +326,14 @@ fn a_remover_takes_away_a_workspace_that_nobody_has_and_no_other() {
         let workspace = store.workspace().unwrap();
         std::fs::create_dir_all(workspace.path().join("root/usr/bin")).unwrap();
         // A program that ends without having removed anything.
-        workspace.remove_later(std::path::Path::new("/bin/true"));
+        workspace.leave_to(std::path::Path::new("/bin/true"));
         paths.push(workspace.path().with_extension("lock"));
     }
     let held = std::fs::File::open(&paths[0]).unwrap();
     held.lock().unwrap();
     for lock in &paths {
         let status = std::process::Command::new(env!("CARGO_BIN_EXE_cofferdam"))
-            .arg(cofferdam::store::removal::COMMAND)
+            .arg(cofferdam::store::succession::COMMAND)
             .arg(lock)
             .status();
         assert!(status.unwrap().success());

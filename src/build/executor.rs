@@ -126,7 +126,7 @@ impl Executor {
             known,
             made,
             fetcher,
-            roots: Roots::new(workspace, services.launcher.clone()),
+            roots: Roots::new(workspace, services.launcher.clone(), services.keep_roots),
             pool: Pool::new(threads),
             sandbox: OnceCell::new(),
             pusher,

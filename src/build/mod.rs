@@ -27,6 +27,7 @@ pub mod request;
 mod roots;
 mod run;
 mod steps;
+pub mod succeed;
 mod told;
 pub mod transfer;
 mod users;

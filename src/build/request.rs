@@ -169,6 +169,8 @@ pub struct Services {
     pub cancellation: Cancellation,
     /// This very program, which is started again to supervise steps.
     pub launcher: PathBuf,
+    /// Whether unpacked root filesystems are kept for the next build.
+    pub keep_roots: bool,
 }
 
 /// An image that was built.

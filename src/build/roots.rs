@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::error::BuildError;
@@ -12,8 +13,8 @@ use super::layers::Layer;
 use crate::image::Digest;
 use crate::layer::{LayerReader, Tree, TreeError};
 use crate::plan::StageIndex;
-use crate::sandbox::{Root, Sandbox};
-use crate::store::Workspace;
+use crate::sandbox::{Protection, Root, Sandbox};
+use crate::store::{Store, Workspace};
 
 /// Whose root it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,6 +31,8 @@ pub(super) struct Rooted {
     pub root: Arc<Root>,
     /// The layers in it, by their diff IDs, lowest first.
     layers: Vec<Digest>,
+    /// Whether its state before the first step was written down, so that it can be brought back to it.
+    noted: bool,
 }
 
 impl Rooted {
@@ -37,23 +40,71 @@ impl Rooted {
     pub fn ran(&mut self, diff_id: Digest) {
         self.layers.push(diff_id);
     }
+
+    /// Whether the layers in it are what `layers` begin with.
+    fn fits(&self, layers: &[Layer]) -> bool {
+        begins_with(layers, self.layers.iter())
+    }
+}
+
+fn begins_with<'a>(layers: &[Layer], diff_ids: impl ExactSizeIterator<Item = &'a Digest>) -> bool {
+    diff_ids.len() <= layers.len() && diff_ids.zip(layers).all(|(diff_id, layer)| *diff_id == layer.diff_id)
+}
+
+/// The layers of a root that is kept between builds: what it is labelled with.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Layers(Vec<Kept>);
+
+/// A layer in a root that is kept.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub digest: Digest,
+    pub diff_id: Digest,
+}
+
+impl Layers {
+    fn of(layers: &[Layer]) -> Self {
+        Self(layers.iter().map(|layer| Kept { digest: layer.digest, diff_id: layer.diff_id }).collect())
+    }
+
+    fn label(&self) -> Option<String> {
+        serde_json::to_string(self).ok()
+    }
+
+    /// What the label says; `None` if it is none of ours.
+    pub fn of_label(label: &str) -> Option<Self> {
+        serde_json::from_str(label).ok()
+    }
+
+    pub fn get(&self, number: usize) -> Option<&Kept> {
+        self.0.get(number)
+    }
+
+    pub fn diff_ids(&self) -> Vec<Digest> {
+        self.0.iter().map(|layer| layer.diff_id).collect()
+    }
 }
 
 type Place = Arc<AsyncMutex<Option<Rooted>>>;
 
 /// All roots of a build.
+///
+/// Where a root is kept between builds, it is kept in the state that it had when it was first filled: before the first
+/// step that was not in the cache, which is most often where the next build has to begin too.
 #[derive(Debug)]
 pub(super) struct Roots {
     workspace: Arc<Workspace>,
-    /// This program, which removes the workspace when the build has ended, if there was a root in it.
+    /// This program, which takes over the workspace when the build has ended, if there was a root in it.
     program: PathBuf,
+    /// Whether roots are kept between builds.
+    keep: bool,
     places: Mutex<HashMap<Whose, Place>>,
     made: Mutex<u32>,
 }
 
 impl Roots {
-    pub fn new(workspace: Arc<Workspace>, program: PathBuf) -> Self {
-        Self { workspace, program, places: Mutex::default(), made: Mutex::new(0) }
+    pub fn new(workspace: Arc<Workspace>, program: PathBuf, keep: bool) -> Self {
+        Self { workspace, program, keep, places: Mutex::default(), made: Mutex::new(0) }
     }
 
     /// Where a root is, or will be. Whoever holds it has the root alone.
@@ -70,16 +121,16 @@ impl Roots {
         &self,
         rooted: &mut Option<Rooted>,
         layers: &[Layer],
-        sandbox: &Sandbox,
+        sandbox: &Arc<Sandbox>,
         fetcher: &Fetcher,
     ) -> Result<Arc<Root>, BuildError> {
-        let fits = |known: &Rooted| {
-            known.layers.len() <= layers.len()
-                && known.layers.iter().zip(layers).all(|(known, layer)| *known == layer.diff_id)
-        };
-        let mut current = match rooted.take().filter(fits) {
+        let keep = self.keep && sandbox.findings().protection() != Protection::None;
+        let mut current = match rooted.take().filter(|known| known.fits(layers)) {
             Some(known) => known,
-            None => Rooted { root: Arc::new(self.create(sandbox)?), layers: Vec::new() },
+            None => match self.take_up(layers, sandbox, fetcher.store()).await.filter(|_| keep) {
+                Some(kept) => kept,
+                None => Rooted { root: Arc::new(self.create(sandbox)?), layers: Vec::new(), noted: false },
+            },
         };
         let missing = layers.get(current.layers.len()..).unwrap_or_default();
         // All of them set out at once; each is unpacked while those behind it still come in.
@@ -92,19 +143,75 @@ impl Roots {
             current.layers.push(layer.diff_id);
         }
         let root = Arc::clone(&current.root);
+        if keep && !current.noted {
+            note(&root, layers).await?;
+            current.noted = true;
+        }
         *rooted = Some(current);
         Ok(root)
     }
 
-    fn create(&self, sandbox: &Sandbox) -> Result<Root, BuildError> {
-        let number = {
-            let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-            *made += 1;
-            *made
-        };
-        self.workspace.remove_later(&self.program);
-        Ok(sandbox.create_root(&self.workspace.path().join(format!("root-{number}")))?)
+    /// A root that an earlier build has left: the one that has most of `layers`, and nothing else.
+    async fn take_up(&self, layers: &[Layer], sandbox: &Arc<Sandbox>, store: &Store) -> Option<Rooted> {
+        let mut fitting: Vec<(usize, PathBuf)> = Vec::new();
+        for path in store.kept().unwrap_or_default() {
+            let label = Root::label(&path, sandbox.findings().owner()).ok();
+            let Some(has) = label.as_deref().and_then(Layers::of_label) else { continue };
+            if begins_with(layers, has.diff_ids().iter()) && !has.0.is_empty() {
+                fitting.push((has.0.len(), path));
+            }
+        }
+        // The first of equals was used last.
+        fitting.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+        for (count, path) in fitting {
+            let place = self.next_place();
+            if !store.take_kept(&path, &place).ok()? {
+                continue;
+            }
+            let sandbox = Arc::clone(sandbox);
+            let whole = count == layers.len();
+            let taken = blocking(move || {
+                let root = sandbox.take_up_root(&place)?;
+                if !whole {
+                    root.expect_as_kept()?;
+                }
+                Ok(root)
+            });
+            match taken.await {
+                Ok(root) => {
+                    let layers = layers.iter().take(count).map(|layer| layer.diff_id).collect();
+                    return Some(Rooted { root: Arc::new(root), layers, noted: whole });
+                }
+                Err(error) => tracing::debug!(%error, "a root that was kept is of no use"),
+            }
+        }
+        None
     }
+
+    fn create(&self, sandbox: &Sandbox) -> Result<Root, BuildError> {
+        Ok(sandbox.create_root(&self.next_place())?)
+    }
+
+    /// A place for another root.
+    fn next_place(&self) -> PathBuf {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        *made += 1;
+        self.workspace.leave_to(&self.program);
+        self.workspace.path().join(format!("root-{made}"))
+    }
+}
+
+/// Writes down the state of a root that has just these layers, for it to be kept. That it cannot be is no reason to fail.
+async fn note(root: &Arc<Root>, layers: &[Layer]) -> Result<(), BuildError> {
+    let Some(label) = Layers::of(layers).label().filter(|_| !layers.is_empty()) else { return Ok(()) };
+    let root = Arc::clone(root);
+    blocking(move || {
+        if let Err(error) = root.write_state(&label) {
+            tracing::debug!(%error, "a root will not be kept");
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Applies one layer, making its index on the way if there is none.

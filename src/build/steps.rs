@@ -95,7 +95,7 @@ impl Executor {
         };
         let place = self.roots.place(whose);
         let mut rooted = place.lock().await;
-        let root = self.roots.fill(&mut rooted, &layers, &*self.sandbox().await?, &self.fetcher).await?;
+        let root = self.roots.fill(&mut rooted, &layers, &self.sandbox().await?, &self.fetcher).await?;
         let (executor, transfer) = (Arc::clone(self), Arc::new(transfer.clone()));
         blocking(move || {
             let reading = Reading { digests: None, threads: executor.pool.threads() };
@@ -120,7 +120,7 @@ impl Executor {
             let place = self.roots.place(Whose::Stage(stage.index));
             let mut rooted = place.lock().await;
             self.take_over_base(stage, &mut rooted).await;
-            self.roots.fill(&mut rooted, below, &*self.sandbox().await?, &self.fetcher).await?;
+            self.roots.fill(&mut rooted, below, &self.sandbox().await?, &self.fetcher).await?;
         }
         Ok(())
     }

@@ -326,9 +326,9 @@ fn of_tree(error: &TreeError) -> Kind {
 fn of_root(error: &RootError) -> Kind {
     match error {
         RootError::Layer(error) => of_layer(error),
-        RootError::File { .. } => Kind::Store,
+        RootError::File { .. } | RootError::Touched(_) => Kind::Store,
         RootError::NotADirectory(_) | RootError::NoTarget { .. } => Kind::Invalid,
-        RootError::LedgerFull => Kind::Other,
+        RootError::LedgerFull | RootError::NotRestorable(_) => Kind::Other,
     }
 }
 

@@ -76,9 +76,11 @@ impl Session {
     /// # Errors
     /// If the store cannot be opened, or the settings of registries make no sense.
     pub fn services(&self, flags: &RegistryFlags) -> Result<Services, CliError> {
+        let state = self.state()?;
         Ok(Services {
             client: self.client(flags)?,
-            store: self.store()?,
+            store: Store::open(state.directory)?,
+            keep_roots: state.keep_roots,
             report: self.report.clone(),
             cancellation: self.cancellation.clone(),
             launcher: launcher(),

@@ -105,11 +105,28 @@ impl Entry {
         true
     }
 
+    /// Everything as words, for keeping; what [`Ledger::load`] takes.
+    fn save(&self) -> Saved {
+        let [first, second, third] = &self.capability;
+        [
+            self.key.load(Ordering::Relaxed),
+            self.owner.load(Ordering::Relaxed),
+            self.state.load(Ordering::Acquire),
+            first.load(Ordering::Relaxed),
+            second.load(Ordering::Relaxed),
+            third.load(Ordering::Relaxed),
+            u64::from(self.capability_length.load(Ordering::Relaxed)),
+        ]
+    }
+
     fn clear(&self) {
         self.state.store(0, Ordering::Release);
         self.capability_length.store(0, Ordering::Relaxed);
     }
 }
+
+/// An entry as it is kept between builds.
+pub type Saved = [u64; 7];
 
 /// The table. It is never built, only mapped: memory that is all zero is an empty ledger.
 #[derive(Debug)]
@@ -190,6 +207,30 @@ impl Ledger {
     /// Whether there may be device nodes among the records. Most roots have none, and need no looking for them.
     pub fn has_devices(&self) -> bool {
         self.devices.load(Ordering::Relaxed) != 0
+    }
+
+    /// All that is recorded.
+    pub fn saved(&self) -> impl Iterator<Item = Saved> {
+        let used = self.used.load(Ordering::Acquire) as usize;
+        let entries = self.entries.get(..used.min(ENTRIES)).unwrap_or_default();
+        entries.iter().filter(|entry| entry.get().is_some()).map(Entry::save)
+    }
+
+    /// Records what was recorded before. `false` if the ledger is full.
+    pub fn load(&self, saved: impl Iterator<Item = Saved>) -> bool {
+        for [key, owner, state, first, second, third, length] in saved {
+            let Some(entry) = self.entry(key) else { return false };
+            entry.owner.store(owner, Ordering::Relaxed);
+            for (word, value) in entry.capability.iter().zip([first, second, third]) {
+                word.store(value, Ordering::Relaxed);
+            }
+            entry.capability_length.store(length as u32, Ordering::Relaxed);
+            entry.state.store(state, Ordering::Release);
+            if matches!((state >> 32) as u32 & 0o170_000, 0o020_000 | 0o060_000) {
+                self.note_device();
+            }
+        }
+        true
     }
 
     /// Forgets what was known of `key`: a new file has got the inode.

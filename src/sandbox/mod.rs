@@ -150,6 +150,14 @@ impl Sandbox {
         make().map_err(host("make a root filesystem"))
     }
 
+    /// Takes up a root that was kept; see [`Root::take_up`].
+    ///
+    /// # Errors
+    /// If it is not what was kept.
+    pub fn take_up_root(&self, place: &std::path::Path) -> Result<Root, SandboxError> {
+        Root::take_up(place, self.findings.owner()).map_err(host("take up a root filesystem again"))
+    }
+
     /// Starts `step` in `root`. Steps of one root run one after the other.
     ///
     /// # Errors

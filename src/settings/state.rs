@@ -32,6 +32,9 @@ pub struct StateSettings {
     pub origin: Origin,
     /// Places that would have been preferred.
     pub passed_over: Vec<Tried>,
+    /// Whether unpacked root filesystems are kept for the next build. Not where GitLab's runner may put them into an
+    /// archive when the job has ended: that is slower than to unpack them anew.
+    pub keep_roots: bool,
 }
 
 /// A place that was tried.
@@ -49,12 +52,17 @@ pub(super) fn resolve(
     file: &ConfigFile,
 ) -> Result<StateSettings, SettingsError> {
     let environment = &surroundings.environment;
+    let project = environment.path(variables::CI_PROJECT_DIR);
+    let found = |directory: PathBuf, origin, passed_over| {
+        let archived = project.as_ref().is_some_and(|project| directory.starts_with(project));
+        StateSettings { directory, origin, passed_over, keep_roots: !archived }
+    };
     let flag = flags.state_dir.clone().map(|path| Given::new(path, Origin::Flag("--state-dir")));
     let variable = environment.path(variables::STATE_DIR);
     let variable = variable.map(|path| Given::new(path, Origin::Variable(variables::STATE_DIR)));
     if let Some(Given { value: path, origin }) = flag.or(variable).or_else(|| file.state_dir.clone()) {
         return match prepare(&path) {
-            Ok(()) => Ok(StateSettings { directory: path, origin, passed_over: Vec::new() }),
+            Ok(()) => Ok(found(path, origin, Vec::new())),
             Err(source) => Err(SettingsError::State { path, origin, source }),
         };
     }
@@ -66,7 +74,7 @@ pub(super) fn resolve(
         };
         match outcome {
             Ok(()) => {
-                return Ok(StateSettings { directory: place.path, origin: Origin::Default, passed_over });
+                return Ok(found(place.path, Origin::Default, passed_over));
             }
             Err(error) => passed_over.push(Tried { path: place.path, why: error.to_string() }),
         }

@@ -428,6 +428,11 @@ fn a_state_directory_that_is_named_is_used() {
     assert_eq!((&state.directory, state.origin), (&wanted, Origin::Variable(variables::STATE_DIR)));
     assert_eq!(std::fs::metadata(&wanted).unwrap().permissions().mode() & 0o777, 0o700);
 
+    assert!(state.keep_roots);
+    let job = [variable[0], (variables::CI_PROJECT_DIR, path.to_str().unwrap())];
+    let state = settings(GlobalFlags::default(), &job, "").state().unwrap();
+    assert!(!state.keep_roots, "what lies in a job's project may be archived");
+
     std::fs::write(path.join("file"), "").unwrap();
     let flags = GlobalFlags { state_dir: Some(path.join("file/x")), ..GlobalFlags::default() };
     let error = settings(flags, &variable, "").state().unwrap_err();

@@ -50,6 +50,8 @@ pub const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 pub const BUILDKIT_PROGRESS: &str = "BUILDKIT_PROGRESS";
 /// Set by every CI system that is known (`true`).
 pub const CI: &str = "CI";
+/// The directory that GitLab's runner has checked the project out to.
+pub const CI_PROJECT_DIR: &str = "CI_PROJECT_DIR";
 /// Set by GitLab's runner.
 pub const GITLAB_CI: &str = "GITLAB_CI";
 /// Set by GitHub's runner.

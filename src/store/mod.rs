@@ -14,6 +14,7 @@
 //!               records/<namespace>/<key>      small JSON documents of the cache
 //!               sides/<kind>/<hex>             files that go with a digest (tree indexes)
 //!               workspaces/<id>, <id>.lock     private directories of running builds
+//!               roots/<id>                     root filesystems that the next build may go on from
 //! ```
 //!
 //! # Invariants
@@ -41,10 +42,11 @@
 mod blob;
 mod download;
 mod error;
+mod kept;
 mod names;
 mod prune;
 mod records;
-pub mod removal;
+pub mod succession;
 mod temp;
 mod workspace;
 
@@ -112,6 +114,7 @@ impl Store {
             ours.join("records"),
             ours.join("sides"),
             ours.join("workspaces"),
+            ours.join("roots"),
         ] {
             make_directory(&path, true).map_err(|error| not_writable(&root, error))?;
         }

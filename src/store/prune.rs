@@ -46,6 +46,8 @@ pub struct Pruned {
     pub records: u64,
     /// How many unfinished downloads.
     pub downloads: u64,
+    /// How many root filesystems that were kept between builds.
+    pub roots: u64,
     /// How many bytes in all.
     pub bytes: u64,
     /// How many bytes of blobs and side files are left.
@@ -162,6 +164,7 @@ impl Store {
             pruned.bytes += item.bytes;
         }
         self.prune_downloads(policy, &mut pruned)?;
+        self.prune_kept(policy, &mut pruned)?;
         Ok(pruned)
     }
 
@@ -281,7 +284,7 @@ impl PrunePolicy {
     }
 
     /// Whether the age of what was last used then is no reason to remove it.
-    fn spares(&self, used: SystemTime) -> bool {
+    pub(super) fn spares(&self, used: SystemTime) -> bool {
         let Some(limit) = self.older_than else { return true };
         // A time in the future, from another machine's clock, is young.
         !SystemTime::now().duration_since(used).is_ok_and(|age| age > limit)

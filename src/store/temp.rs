@@ -110,6 +110,11 @@ impl Temp {
         Err(error).at("create a file in", directory)
     }
 
+    /// One that somebody else has left, whose lock is ours now.
+    pub(super) fn adopt(file: File, path: PathBuf) -> Self {
+        Self { file, path, kept: false }
+    }
+
     pub(super) fn file(&self) -> &File {
         &self.file
     }

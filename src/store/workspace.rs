@@ -1,7 +1,7 @@
 //! Private directories of running builds, and what removes them.
 //!
 //! A workspace is `workspaces/<id>`; its lock `workspaces/<id>.lock` is made before the directory and removed
-//! after it. A directory whose lock nobody holds belonged to a process that is gone, or was left to [`removal`].
+//! after it. A directory whose lock nobody holds belonged to a process that is gone, or was left to a successor ([`succession`]).
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{DirBuilder, File};
@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::error::{At, StoreError};
 use super::prune::Swept;
 use super::records::list;
-use super::removal;
+use super::succession;
 use super::temp::{self, Temp};
 use super::{PRIVATE, Store};
 
@@ -30,8 +30,8 @@ pub struct Workspace {
     path: PathBuf,
     /// Held while this lives. Its file is removed last.
     lock: Option<Temp>,
-    /// The program that is to remove it, if it need not be gone when it is dropped.
-    remover: OnceLock<PathBuf>,
+    /// The program that it is left to, if it need not be gone when it is dropped.
+    heir: OnceLock<PathBuf>,
     /// Nothing is pruned while a build has a workspace.
     _store: Store,
 }
@@ -42,17 +42,17 @@ impl Workspace {
         &self.path
     }
 
-    /// Has `program`, which is this one, remove the directory once this is dropped; nobody waits for that.
-    pub fn remove_later(&self, program: &Path) {
+    /// Leaves the directory to `program`, which is this one, once this is dropped; nobody waits for that.
+    pub fn leave_to(&self, program: &Path) {
         // Said twice, it is the same program.
-        let _ = self.remover.set(program.to_owned());
+        let _ = self.heir.set(program.to_owned());
     }
 
     fn hand_over(&self, lock: Temp, program: &Path) -> Result<(), StoreError> {
         // A lock that nobody holds is what tells a sweep that the directory is nobody's.
         let lock = lock.abandon();
-        let Err(error) = removal::start(program, &lock) else { return Ok(()) };
-        tracing::debug!(%error, "nobody removes the workspace for us");
+        let Err(error) = succession::start(program, &lock) else { return Ok(()) };
+        tracing::debug!(%error, "nobody takes over the workspace");
         let (Some(workspaces), Some(name)) = (lock.parent(), lock.file_name().and_then(OsStr::to_str)) else {
             return Ok(());
         };
@@ -74,7 +74,7 @@ impl Workspace {
 impl Drop for Workspace {
     fn drop(&mut self) {
         let Some(lock) = self.lock.take() else { return };
-        let removed = match self.remover.get() {
+        let removed = match self.heir.get() {
             Some(program) => self.hand_over(lock, program),
             None => remove_tree(&self.path).map(|()| drop(lock)),
         };
@@ -93,7 +93,21 @@ impl Store {
         let lock = Temp::create(&self.ours("workspaces"), LOCK_SUFFIX)?;
         let path = lock.path().with_extension("");
         DirBuilder::new().mode(PRIVATE).create(&path).at("create", &path)?;
-        Ok(Workspace { path, lock: Some(lock), remover: OnceLock::new(), _store: self.clone() })
+        Ok(Workspace { path, lock: Some(lock), heir: OnceLock::new(), _store: self.clone() })
+    }
+
+    /// Takes over the workspace with this lock, which a build has left. `None` if somebody else has it, or it is gone.
+    ///
+    /// # Errors
+    /// If the lock cannot be taken.
+    pub fn take_over(&self, lock: &Path) -> Result<Option<Workspace>, StoreError> {
+        let Some(mut left) = abandoned(lock)? else { return Ok(None) };
+        // The lock's file goes with the workspace.
+        left.keep = true;
+        let lock = left.lock.try_clone().at("take over", lock)?;
+        let lock = Temp::adopt(lock, left.path.clone());
+        let path = lock.path().with_extension("");
+        Ok(Some(Workspace { path, lock: Some(lock), heir: OnceLock::new(), _store: self.clone() }))
     }
 
     /// Removes what processes that are gone have left: temporary files and workspaces. Safe while builds run;
@@ -131,7 +145,7 @@ struct Abandoned {
     path: PathBuf,
     keep: bool,
     /// Keeps others from taking it for a leftover too.
-    _lock: File,
+    lock: File,
 }
 
 impl Drop for Abandoned {
@@ -150,7 +164,7 @@ fn abandoned(path: &Path) -> Result<Option<Abandoned>, StoreError> {
         Err(error) => return Err(error).at("open", path),
     };
     let ours = temp::try_exclusive(&file, path)? && temp::still_named(&file, path).at("inspect", path)?;
-    Ok(ours.then(|| Abandoned { path: path.to_owned(), keep: false, _lock: file }))
+    Ok(ours.then(|| Abandoned { path: path.to_owned(), keep: false, lock: file }))
 }
 
 pub(super) fn sweep_workspace(workspaces: &Path, name: &str) -> Result<bool, StoreError> {

@@ -246,6 +246,15 @@ impl Tree {
         Ok(self.find(path, self.whole())?.map(|found| found.entry))
     }
 
+    /// Which layer, counted from the lowest, a file's content is in, and under which path. Hard links are followed,
+    /// other links not.
+    ///
+    /// # Errors
+    /// If an index cannot be read.
+    pub fn origin(&self, path: &TreePath) -> Result<Option<(usize, TreePath)>, TreeError> {
+        Ok(self.find(path, self.whole())?.map(|found| (found.layer, found.own)))
+    }
+
     /// Where a path leads that a user or a link wrote: links on the way are followed, as seen from the
     /// image's root, which `..` does not leave; a link at the end is if `follow_last` says so, or the path
     /// ends in `/`. What does not exist leads nowhere but where it says.

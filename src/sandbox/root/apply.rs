@@ -17,7 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::{Root, RootError};
-use crate::layer::{Change, Content, Entry, LayerReader, Metadata, Node, TreePath};
+use crate::layer::{Change, Entry, LayerReader, Metadata, Node, TreePath};
 use crate::sandbox::ledger::{Record, inode_key};
 use crate::sandbox::rules::mode;
 use crate::sandbox::sys::{self, FileIdentity};
@@ -37,17 +37,18 @@ impl Root {
         let owner = self.owner();
         let assumed = FileIdentity::assume(owner.uid, owner.gid);
         let identity = assumed.map_err(RootError::at("act as the owner of", &TreePath::root()))?;
-        let mut applier = Applier { root: self, parent: None, made: HashSet::new(), directories: Vec::new() };
+        let mut applier = Applier::new(self);
         // Reading may write: an index of the layer, into a store that is not the root's owner's.
-        while let Some((change, content)) = identity.suspended(|| layer.next())? {
-            applier.change(&change, content)?;
+        while let Some((change, mut content)) = identity.suspended(|| layer.next())? {
+            applier.change(&change, &mut content)?;
         }
         self.forget_snapshot();
         applier.set_directory_times()
     }
 }
 
-struct Applier<'a> {
+/// Makes the files of entries.
+pub(super) struct Applier<'a> {
     root: &'a Root,
     /// The directory of the last entry: the next is most often in it too.
     parent: Option<(TreePath, OwnedFd)>,
@@ -57,8 +58,12 @@ struct Applier<'a> {
     directories: Vec<(TreePath, i64)>,
 }
 
-impl Applier<'_> {
-    fn change(&mut self, change: &Change, content: Content<'_>) -> Result<(), RootError> {
+impl<'a> Applier<'a> {
+    pub(super) fn new(root: &'a Root) -> Self {
+        Self { root, parent: None, made: HashSet::new(), directories: Vec::new() }
+    }
+
+    fn change(&mut self, change: &Change, content: &mut dyn BufRead) -> Result<(), RootError> {
         match change {
             Change::Entry(entry) => self.entry(entry, content),
             Change::Remove(path) => self.remove(path),
@@ -122,7 +127,8 @@ impl Applier<'_> {
         Some(key)
     }
 
-    fn entry(&mut self, entry: &Entry, content: Content<'_>) -> Result<(), RootError> {
+    /// Makes what `entry` says, in place of what there is.
+    pub(super) fn entry(&mut self, entry: &Entry, content: &mut dyn BufRead) -> Result<(), RootError> {
         let path = &entry.path;
         let Some(name) = path.file_name().map(OsStr::from_bytes) else {
             let root = rustix::io::dup(self.root.directory()).map_err(RootError::at("open", path))?;
@@ -179,14 +185,14 @@ impl Applier<'_> {
         parent: BorrowedFd<'_>,
         name: &OsStr,
         entry: &Entry,
-        mut content: Content<'_>,
+        content: &mut dyn BufRead,
     ) -> Result<(), RootError> {
         let path = &entry.path;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let disk = mode::on_disk(mode::REGULAR | entry.metadata.mode);
         let fd = rfs::openat(parent, name, flags, Mode::from_raw_mode(disk));
         let mut file = File::from(fd.map_err(RootError::at("make", path))?);
-        copy_content(&mut content, &mut file, entry.node.size()).map_err(|error| match error {
+        copy_content(content, &mut file, entry.node.size()).map_err(|error| match error {
             Copy::Read(source) => RootError::Layer(crate::layer::LayerError::Source("layer", source)),
             Copy::Write(source) => RootError::at("write", path)(source),
         })?;
@@ -336,7 +342,8 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn remove(&mut self, path: &TreePath) -> Result<(), RootError> {
+    /// Removes what is at a path, if anything is.
+    pub(super) fn remove(&mut self, path: &TreePath) -> Result<(), RootError> {
         let Some(name) = path.file_name().map(OsStr::from_bytes) else { return Ok(()) };
         let parent_path = path.parent().unwrap_or_default();
         // Nothing to remove where there is not even a directory.
@@ -367,7 +374,13 @@ impl Applier<'_> {
             .map_err(RootError::at("clear", path))
     }
 
-    fn set_directory_times(&mut self) -> Result<(), RootError> {
+    /// Has the directory at `path` get this time in the end.
+    pub(super) fn note_time(&mut self, path: TreePath, mtime: i64) {
+        self.directories.push((path, mtime));
+    }
+
+    /// Sets the times of directories, when nothing more is made in them.
+    pub(super) fn set_directory_times(&mut self) -> Result<(), RootError> {
         for (path, mtime) in std::mem::take(&mut self.directories).into_iter().rev() {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let within = if path.is_root() { OsStr::new(".") } else { path.as_path().as_os_str() };
@@ -395,7 +408,7 @@ enum Copy {
 }
 
 /// Copies a file's content. Long runs of zeros in large files become holes.
-fn copy_content(content: &mut Content<'_>, file: &mut File, size: u64) -> Result<(), Copy> {
+fn copy_content(content: &mut dyn BufRead, file: &mut File, size: u64) -> Result<(), Copy> {
     let sparse = size >= SPARSE_FROM;
     loop {
         let bytes = content.fill_buf().map_err(Copy::Read)?;
@@ -414,7 +427,7 @@ fn copy_content(content: &mut Content<'_>, file: &mut File, size: u64) -> Result
 }
 
 /// Removes an entry and all below it. Real directories are always searchable, so nothing needs to be changed first.
-fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr, is_directory: bool) -> io::Result<()> {
+pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr, is_directory: bool) -> io::Result<()> {
     if !is_directory {
         return Ok(rfs::unlinkat(parent, name, AtFlags::empty())?);
     }

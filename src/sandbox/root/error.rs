@@ -28,6 +28,13 @@ pub enum RootError {
     /// The layer puts something where its own directories do not allow it.
     #[error("the layer has `/{}` below something that is not a directory", String::from_utf8_lossy(.0.as_bytes()))]
     NotADirectory(TreePath),
+    /// Somebody was at a root that was kept between builds.
+    #[error("`/{}` in a root filesystem that was kept from an earlier build was changed since, by something else; \
+        the root filesystem is not used again", String::from_utf8_lossy(.0.as_bytes()))]
+    Touched(TreePath),
+    /// The root cannot be brought back to what it was; it has to be unpacked anew.
+    #[error("`/{}` cannot be brought back", String::from_utf8_lossy(.0.as_bytes()))]
+    NotRestorable(TreePath),
     /// The layer has a hard link to nothing.
     #[error("the layer has a hard link `/{}` to `/{}`, which is not there",
         String::from_utf8_lossy(path.as_bytes()), String::from_utf8_lossy(target.as_bytes()))]

@@ -8,7 +8,7 @@
 //! 3. Names inside are resolved by `openat2` with `RESOLVE_IN_ROOT` or one component at a time, never by joining
 //!    strings: what is in there is hostile.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -26,7 +26,12 @@ use crate::layer::TreePath;
 mod apply;
 mod changes;
 mod error;
+mod keep;
+#[cfg(test)]
+mod keep_tests;
 mod read;
+mod restore;
+mod snapshot;
 pub(super) mod stubs;
 #[cfg(test)]
 mod tests;
@@ -34,7 +39,7 @@ mod tests;
 pub use error::RootError;
 pub use read::{RootFile, RootListing};
 
-use changes::Snapshot;
+use snapshot::Snapshot;
 
 /// The real user and group of every file in a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +66,10 @@ pub struct Root {
     snapshot: Mutex<Option<Snapshot>>,
     /// Inodes that mount points have covered since the snapshot.
     covered: Mutex<HashSet<u64>>,
+    /// When a root that was kept between builds was taken up again: nanoseconds since 1970.
+    taken_up: Option<i64>,
+    /// What files hold that every step's own lie upon.
+    remembered: BTreeMap<TreePath, Vec<u8>>,
 }
 
 /// The root filesystem in a root's place.
@@ -86,6 +95,8 @@ impl Root {
             steps: AtomicU32::new(0),
             snapshot: Mutex::new(None),
             covered: Mutex::new(HashSet::new()),
+            taken_up: None,
+            remembered: BTreeMap::new(),
             place,
             directory,
             owner,

@@ -13,7 +13,7 @@ use rustix::fs::{self as rfs, AtFlags, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::apply::CAPABILITY;
-use super::changes::list_directory;
+use super::snapshot::list_directory;
 use super::{Root, RootError};
 use crate::context::links::{self, FollowError, Look};
 use crate::context::{Attributes, Led, Stamp, fingerprint};

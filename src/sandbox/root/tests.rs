@@ -15,21 +15,21 @@ use crate::sandbox::ledger::{Record, inode_key};
 use crate::sandbox::step::{Step, StepDirectory};
 use crate::store::Store;
 
-struct Bench {
-    store: Store,
+pub(super) struct Bench {
+    pub(super) store: Store,
     pool: Pool,
     directory: tempfile::TempDir,
     roots: std::cell::Cell<u32>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path().join("store")).unwrap();
         Self { store, pool: Pool::default(), directory, roots: 0.into() }
     }
 
-    fn root(&self) -> Root {
+    pub(super) fn root(&self) -> Root {
         self.roots.set(self.roots.get() + 1);
         let place = self.directory.path().join(format!("root-{}", self.roots.get()));
         fs::create_dir(&place).unwrap();
@@ -37,12 +37,12 @@ impl Bench {
         Root::create(&place, Owner { uid: metadata.uid(), gid: metadata.gid() }).unwrap()
     }
 
-    fn writer(&self) -> LayerWriter {
+    pub(super) fn writer(&self) -> LayerWriter {
         LayerWriter::new(&self.store, &self.pool, LayerOptions::default()).unwrap()
     }
 
     /// A layer of changes, files with their content.
-    fn layer(&self, changes: &[(Change, &str)]) -> LayerBlob {
+    pub(super) fn layer(&self, changes: &[(Change, &str)]) -> LayerBlob {
         let mut writer = self.writer();
         let mut changes: Vec<_> = changes.iter().collect();
         changes.sort_by(|a, b| a.0.path().cmp(b.0.path()));
@@ -52,7 +52,7 @@ impl Bench {
         writer.finish().unwrap()
     }
 
-    fn apply(&self, root: &Root, layer: &LayerBlob) -> Result<(), RootError> {
+    pub(super) fn apply(&self, root: &Root, layer: &LayerBlob) -> Result<(), RootError> {
         let mut reader = LayerReader::new(self.store.open_blob(&layer.digest).unwrap()).unwrap();
         root.apply(&mut reader)?;
         reader.finish()?;
@@ -60,13 +60,13 @@ impl Bench {
     }
 
     /// What has changed since the snapshot, as lines.
-    fn changes(&self, root: &Root) -> Vec<String> {
+    pub(super) fn changes(&self, root: &Root) -> Vec<String> {
         let mut writer = self.writer();
         root.write_changes(&mut writer).unwrap();
         self.lines(&writer.finish().unwrap())
     }
 
-    fn lines(&self, layer: &LayerBlob) -> Vec<String> {
+    pub(super) fn lines(&self, layer: &LayerBlob) -> Vec<String> {
         let mut reader = LayerReader::new(self.store.open_blob(&layer.digest).unwrap()).unwrap();
         let mut lines = Vec::new();
         while let Some((change, mut content)) = reader.next().unwrap() {
@@ -94,24 +94,24 @@ impl Bench {
     }
 }
 
-fn path(text: &str) -> TreePath {
+pub(super) fn path(text: &str) -> TreePath {
     TreePath::new(text).unwrap()
 }
 
-fn entry(text: &str, node: Node, mode: u32, uid: u32) -> (Change, &'static str) {
+pub(super) fn entry(text: &str, node: Node, mode: u32, uid: u32) -> (Change, &'static str) {
     let metadata = Metadata { mode, uid, gid: uid, mtime: 1_000_000_000, xattrs: Default::default() };
     (Change::Entry(Entry { path: path(text), node, metadata }), "")
 }
 
-fn file(text: &str, content: &'static str, mode: u32, uid: u32) -> (Change, &'static str) {
+pub(super) fn file(text: &str, content: &'static str, mode: u32, uid: u32) -> (Change, &'static str) {
     (entry(text, Node::File { size: content.len() as u64 }, mode, uid).0, content)
 }
 
-fn directory(text: &str) -> (Change, &'static str) {
+pub(super) fn directory(text: &str) -> (Change, &'static str) {
     entry(text, Node::Directory, 0o755, 0)
 }
 
-fn link(text: &str, target: &str) -> (Change, &'static str) {
+pub(super) fn link(text: &str, target: &str) -> (Change, &'static str) {
     entry(text, Node::Symlink { target: target.into() }, 0o777, 0)
 }
 

@@ -1,0 +1,53 @@
+//! What a build leaves to the process that takes over its workspace: roots that the next build may go on from.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::error::BuildError;
+use super::roots::Layers;
+use crate::layer::{LayerReader, Tree};
+use crate::sandbox::{Owner, Root, RootError};
+use crate::store::{Store, Workspace, succession};
+
+/// The lowest priority: whoever builds meanwhile goes before what is only to be removed.
+const LAST: i32 = 19;
+
+/// Whether this process was started to take over a workspace; if so it does, and gives its exit status. Roots of which the
+/// state before the first step was written down are brought back to it and kept; everything else is removed.
+pub fn run_if_asked() -> Option<i32> {
+    let lock = succession::asked()?;
+    let taken = match succession::take_over(&lock) {
+        Ok(Some(taken)) => taken,
+        Ok(None) => return Some(0),
+        Err(_) => return Some(1),
+    };
+    let (store, workspace) = taken;
+    for entry in std::fs::read_dir(workspace.path()).into_iter().flatten().flatten() {
+        // What cannot be kept is removed with the rest. Nobody is there to be told.
+        let _ = keep(&store, &workspace, &entry.path());
+    }
+    let _ = rustix::process::nice(LAST);
+    Some(i32::from(workspace.close().is_err()))
+}
+
+fn keep(store: &Store, workspace: &Workspace, place: &Path) -> Result<(), BuildError> {
+    let failed = |source: std::io::Error| BuildError::Output { path: place.to_owned(), source };
+    let metadata = std::fs::metadata(place).map_err(failed)?;
+    let owner = Owner { uid: metadata.uid(), gid: metadata.gid() };
+    let label = Root::label(place, owner).map_err(failed)?;
+    let layers = Layers::of_label(&label).ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))?;
+    let root = Root::take_up(place, owner).map_err(failed)?;
+    root.tidy()?;
+    let tree = Tree::open(store, &layers.diff_ids())?;
+    root.restore(&tree, &mut |number, read| {
+        let layer = layers.get(number).ok_or(RootError::NotRestorable(Default::default()))?;
+        let blob = store.open_blob(&layer.digest).map_err(|error| {
+            RootError::Layer(crate::layer::LayerError::Source("layer", std::io::Error::other(error)))
+        })?;
+        let mut reader = LayerReader::new(blob)?;
+        read(&mut reader)?;
+        Ok(reader.finish()?.expect_diff_id(&layer.diff_id)?)
+    })?;
+    root.write_state(&label).map_err(failed)?;
+    Ok(store.keep(place, workspace)?)
+}
