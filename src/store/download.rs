@@ -174,6 +174,11 @@ impl Download {
         self.written
     }
 
+    /// The hash of the bytes that are there already.
+    pub fn hash(&self) -> Sha256 {
+        self.hasher.clone()
+    }
+
     /// The blob.
     pub fn digest(&self) -> &Digest {
         &self.digest
@@ -374,6 +379,7 @@ mod tests {
         drop(download);
         let mut download = ours(&store, &content);
         assert_eq!(download.offset(), first.len() as u64, "goes on where it stopped");
+        assert_eq!(download.hash().finish(), Digest::of(first), "which it has read already");
         let mut follower = download.follow().unwrap();
         download.append(second).unwrap();
         let blob = download.commit().unwrap();
