@@ -240,17 +240,6 @@ impl BlobWriter {
     }
 }
 
-impl Write for BlobWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.append(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Reads a blob; reading to the end fails there if the content is not what the digest says.
 #[derive(Debug)]
 pub struct Verified {

@@ -6,7 +6,7 @@
 //! starts from nothing, and not emptied: a reader of the old file must never see bytes of two attempts.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -284,17 +284,6 @@ impl Download {
 impl Drop for Download {
     fn drop(&mut self) {
         self.progress.end(Outcome::Failed("the download was given up".to_owned()));
-    }
-}
-
-impl Write for Download {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.append(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
