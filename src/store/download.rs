@@ -343,12 +343,7 @@ impl Read for Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
-        (directory, store)
-    }
+    use crate::store::tests::store;
 
     fn ours(store: &Store, content: &[u8]) -> Download {
         match store.claim(&Digest::of(content), Some(content.len() as u64)).unwrap() {
