@@ -47,9 +47,12 @@ pub(super) async fn build(
     let planned = inputs::plan(&request, &services, &text).await?;
     let mut executor = Executor::prepare(request, services, text, planned).await?;
     let needed = executor.needed_stages();
-    let executes = executor.missing_steps(&needed).next().is_some();
+    let (executes, runs) = {
+        let mut missing = executor.missing_steps(&needed).peekable();
+        (missing.peek().is_some(), missing.any(|step| matches!(step.operation, Operation::Run(_))))
+    };
     executor.executes = executes;
-    Arc::new(executor).run().await
+    Arc::new(executor).run(&needed, runs).await
 }
 
 pub(super) struct Executor {
@@ -138,9 +141,13 @@ impl Executor {
         })
     }
 
-    async fn run(self: Arc<Self>) -> Result<BuildOutcome, BuildError> {
-        let needed = self.needed_stages();
-        self.tell_start(&needed).await?;
+    /// Brings the layers of the stages that are needed, and delivers. `runs` says whether there is a RUN to be executed.
+    async fn run(
+        self: Arc<Self>,
+        needed: &BTreeSet<StageIndex>,
+        runs: bool,
+    ) -> Result<BuildOutcome, BuildError> {
+        self.tell_start(needed, runs).await?;
         if let Some(pusher) = self.pusher.as_ref().filter(|_| self.executes) {
             pusher.check().await?;
             for layer in self.base_layers_of(self.plan.target) {
@@ -165,8 +172,7 @@ impl Executor {
     }
 
     /// Says what will be done, and on what ground.
-    async fn tell_start(&self, needed: &BTreeSet<StageIndex>) -> Result<(), BuildError> {
-        let runs = self.missing_steps(needed).any(|step| matches!(step.operation, Operation::Run(_)));
+    async fn tell_start(&self, needed: &BTreeSet<StageIndex>, runs: bool) -> Result<(), BuildError> {
         let machine = if runs { Some(self.sandbox().await?.findings().summary()) } else { None };
         self.services.report.event(Event::Started(Started {
             command: "build".to_owned(),
@@ -189,7 +195,7 @@ impl Executor {
                 open.push(base);
             }
             for (number, step) in stage.steps.iter().enumerate() {
-                if !self.known.contains_key(&(index, number)) {
+                if !self.is_known(index, number) {
                     open.extend(sources(step).into_iter().filter_map(|source| match source {
                         Source::Stage(stage) => Some(*stage),
                         _ => None,
@@ -203,7 +209,7 @@ impl Executor {
     fn missing_steps<'a>(&'a self, needed: &'a BTreeSet<StageIndex>) -> impl Iterator<Item = &'a Step> {
         let stages = self.plan.stages.iter().filter(|stage| needed.contains(&stage.index));
         stages.flat_map(|stage| {
-            let missing = |(number, _): &(usize, &Step)| !self.known.contains_key(&(stage.index, *number));
+            let missing = |(number, _): &(usize, &Step)| !self.is_known(stage.index, *number);
             stage.steps.iter().enumerate().filter(missing).map(|(_, step)| step)
         })
     }
@@ -252,7 +258,7 @@ impl Executor {
         below: &[Layer],
     ) -> Result<Made, BuildError> {
         let (Some(step), Some(key)) = (stage.steps.get(number), self.keys.get(stage.index, number)) else {
-            return Err(BuildError::refused("the plan has no such step".to_owned()));
+            return Err(BuildError::refused("the plan has no such step"));
         };
         let shown = self.shown(stage, number, step);
         let place = self.place(stage, number);
@@ -284,13 +290,14 @@ impl Executor {
             }
         };
         let created = self.now();
-        self.cache.put(&key.key, &LayerRecord::of(&blob, &created, &step.title))?;
+        let record = LayerRecord::of(&blob, &created, &step.title);
+        self.cache.put(&key.key, &record)?;
         self.cache.remember(&place, &key.parts)?;
         if let Some(live) = live {
             live.layer(blob.digest, blob.size, blob.diff_size);
             live.done();
         }
-        let layer = Layer::of_record(&LayerRecord::of(&blob, &created, &step.title));
+        let layer = Layer::of_record(&record);
         self.leaves(stage, &layer);
         Ok(Made { layer, created })
     }
@@ -339,7 +346,7 @@ impl Executor {
         let unknown = layers.len().saturating_sub(times.len());
         times.splice(0..0, std::iter::repeat_n(None, unknown));
         let Some(stage) = self.plan.stage(self.plan.target) else {
-            return Err(BuildError::refused("the plan has no target".to_owned()));
+            return Err(BuildError::refused("the plan has no target"));
         };
         let mut config = stage.config.clone();
         if self.request.source_date_epoch.is_some() {

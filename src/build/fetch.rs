@@ -10,7 +10,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::error::BuildError;
 use super::layers::{Layer, Origin};
-use crate::image::{Digest, Sha256};
+use crate::image::Digest;
 use crate::layer::{LayerReader, Tree, TreeError};
 use crate::registry::{BlobSink, Client, Resume};
 use crate::report::{Direction, Outcome, Report, Transfer};
@@ -117,7 +117,7 @@ impl Fetcher {
             Some(layer.size),
         );
         let Ok(_turn) = self.inner.at_once.acquire().await else { return Err(BuildError::Cancelled) };
-        let resume = Resume { offset: download.offset(), hash: rehash(&download)? };
+        let resume = Resume { offset: download.offset(), hash: download.hash() };
         let sink = Sink { download, told: Told::new(&transfer) };
         let fetched = self.inner.client.fetch_blob(repository, layer.digest, layer.size, resume, sink).await;
         match fetched {
@@ -212,17 +212,6 @@ pub(super) async fn blocking<T: Send + 'static>(
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Err(BuildError::Cancelled),
     }
-}
-
-/// The hash of what an interrupted download has left.
-fn rehash(download: &Download) -> Result<Sha256, BuildError> {
-    let mut hash = Sha256::new();
-    if download.offset() > 0 {
-        let mut prefix = download.follow()?.take(download.offset());
-        io::copy(&mut prefix, &mut hash)
-            .map_err(|source| BuildError::refused(format!("cannot read a download: {source}")))?;
-    }
-    Ok(hash)
 }
 
 /// Writes a download, and tells how far it is.

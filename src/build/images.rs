@@ -8,8 +8,7 @@ use std::path::Path;
 use super::error::{BuildError, ImageFault};
 use super::layers::Layer;
 use super::layout;
-use super::request::Services;
-use super::request::{NamedContext, Selector};
+use super::request::{NamedContext, Selector, Services};
 use crate::image::{Digest, ImageConfig, ImageManifest, Manifest, Platform, Reference, Repository};
 use crate::plan::{BaseImage, ImageName};
 

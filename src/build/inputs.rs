@@ -9,8 +9,7 @@ use futures_util::future::try_join_all;
 
 use super::error::BuildError;
 use super::images::Found;
-use super::request::Services;
-use super::request::{BuildRequest, ContextSource, DockerfileSource, NamedContext};
+use super::request::{BuildRequest, ContextSource, DockerfileSource, NamedContext, Services};
 use super::transfer::TransferError;
 use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Network, nearest, quote};
 use crate::image::Platform;

@@ -16,11 +16,10 @@ use super::extract;
 use super::fetch::blocking;
 use super::layers::Layer;
 use super::layout::REF_NAME;
-use super::request::Services;
-use super::request::{BuildOutcome, Destination, Output};
+use super::request::{BuildOutcome, Destination, Output, Services};
 use crate::image::{Descriptor, Digest, ImageIndex, Reference, media_type};
 use crate::layer::{Compression, LayerOptions, LayerReader, LayerWriter};
-use crate::store::Store;
+use crate::store::{Store, Workspace};
 
 /// Delivers an image everywhere it was asked for.
 pub(super) async fn deliver(executor: &Arc<Executor>, image: &Image) -> Result<BuildOutcome, BuildError> {
@@ -264,8 +263,21 @@ fn make_directories(path: &Path, umask: u32) -> io::Result<()> {
     }
 }
 
-/// The files of the image as one uncompressed layer.
-async fn flat(executor: &Arc<Executor>, image: &Image) -> Result<crate::layer::LayerBlob, BuildError> {
+/// The files of an image as one uncompressed layer. Nothing refers to it: it is in a store of its own, which goes with
+/// this.
+struct Flat {
+    store: Store,
+    digest: Digest,
+    _workspace: Workspace,
+}
+
+impl Flat {
+    fn open(&self) -> Result<File, BuildError> {
+        Ok(self.store.open_blob(&self.digest)?)
+    }
+}
+
+async fn flat(executor: &Arc<Executor>, image: &Image) -> Result<Flat, BuildError> {
     let sandbox = executor.sandbox().await?;
     let place = executor.roots.place(super::roots::Whose::Stage(executor.target()));
     let mut rooted = place.lock().await;
@@ -274,9 +286,11 @@ async fn flat(executor: &Arc<Executor>, image: &Image) -> Result<crate::layer::L
     blocking(move || {
         let options =
             LayerOptions { compression: Compression::None, clamp_mtime: executor.request.source_date_epoch };
-        let mut writer = LayerWriter::new(&executor.services.store, &executor.pool, options)?;
+        let workspace = executor.services.store.workspace()?;
+        let store = Store::open(workspace.path().join("flat"))?;
+        let mut writer = LayerWriter::new(&store, &executor.pool, options)?;
         root.write_everything(&mut writer)?;
-        Ok(writer.finish()?)
+        Ok(Flat { digest: writer.finish()?.digest, store, _workspace: workspace })
     })
     .await
 }
@@ -287,9 +301,9 @@ async fn write_tar(
     destination: Destination,
 ) -> Result<Option<PathBuf>, BuildError> {
     let flat = flat(executor, image).await?;
-    let (store, umask) = (executor.services.store.clone(), executor.request.umask);
+    let umask = executor.request.umask;
     blocking(move || {
-        let mut blob = store.open_blob(&flat.digest)?;
+        let mut blob = flat.open()?;
         let written = match &destination {
             Destination::Stdout => io::copy(&mut blob, &mut io::stdout().lock()).map(drop),
             Destination::File(path) => atomically(path, umask, |file| io::copy(&mut blob, file).map(drop)),
@@ -307,12 +321,11 @@ async fn write_files(
     directory: PathBuf,
 ) -> Result<PathBuf, BuildError> {
     let flat = flat(executor, image).await?;
-    let (store, report) = (executor.services.store.clone(), executor.services.report.clone());
-    let umask = executor.request.umask;
+    let (report, umask) = (executor.services.report.clone(), executor.request.umask);
     blocking(move || {
         let failed = |source: io::Error| BuildError::Output { path: directory.clone(), source };
         make_directories(&directory, umask).map_err(failed)?;
-        let mut reader = LayerReader::new(store.open_blob(&flat.digest)?)?;
+        let mut reader = LayerReader::new(flat.open()?)?;
         let skipped = extract::into(&directory, &mut reader)?;
         reader.finish()?;
         if skipped > 0 {

@@ -12,7 +12,7 @@ use super::fetch::Fetcher;
 use super::layers::{Layer, Origin};
 use super::request::Services;
 use crate::image::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
-use crate::registry::{BlobOutcome, BlobSource, BlobUpload, ErrorKind, FileSource};
+use crate::registry::{BlobOutcome, BlobUpload, ErrorKind, FileSource};
 use crate::report::{Direction, Outcome};
 
 type Flight = Arc<OnceCell<()>>;
@@ -143,7 +143,8 @@ impl Pusher {
             Some(blob.size),
         );
         let mount_from = blob.mount_from();
-        let source = LocalBlob { path: FileSource(services.store.path(&blob.digest)) };
+        // A blob that is not in the store is this machine's fault, not the registry's.
+        let source = FileSource(services.store.path(&blob.digest));
         let upload = |progress| BlobUpload {
             digest: blob.digest,
             size: blob.size,
@@ -191,17 +192,6 @@ impl Blob {
             Some(Origin::Registry { repository, .. }) => vec![repository.clone()],
             _ => Vec::new(),
         }
-    }
-}
-
-/// A blob in the store; opening one that is not there is this machine's fault, not the registry's.
-struct LocalBlob {
-    path: FileSource,
-}
-
-impl BlobSource for LocalBlob {
-    fn open(&self, offset: u64) -> std::io::Result<Box<dyn std::io::Read + Send>> {
-        self.path.open(offset)
     }
 }
 

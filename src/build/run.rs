@@ -120,7 +120,7 @@ fn watch(
     thread::scope(|scope| {
         scope.spawn(|| pass_on(stdout, Stream::Stdout, live, last));
         scope.spawn(|| pass_on(stderr, Stream::Stderr, live, last));
-        scope.spawn(|| {
+        let watcher = scope.spawn(|| {
             // A step that is to be killed can wait this long.
             const PATIENCE: std::time::Duration = std::time::Duration::from_millis(50);
             while !ended.load(std::sync::atomic::Ordering::Acquire) {
@@ -133,6 +133,8 @@ fn watch(
         });
         let exit = running.wait();
         ended.store(true, std::sync::atomic::Ordering::Release);
+        // Else the step would be waited for as long as the watcher sleeps.
+        watcher.thread().unpark();
         exit
     })
 }

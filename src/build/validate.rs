@@ -9,7 +9,7 @@ use super::layout::{REF_NAME, unreadable};
 use super::request::Services;
 use crate::image::{Descriptor, Digest, ImageConfig, ImageIndex, Manifest, Platform, Reference};
 use crate::layer::LayerReader;
-use crate::registry::ErrorKind;
+use crate::registry::{ErrorKind, with_causes};
 use crate::store::Store;
 
 /// What was checked, and what is wrong.
@@ -66,7 +66,7 @@ pub async fn reference(name: &Reference, services: &Services) -> Result<Validati
                     layers: manifest.layers().clone(),
                 };
                 match Layer::of_image(&image, Some(name.repository())) {
-                    Err(error) => validation.faults.push(describe(&error)),
+                    Err(error) => validation.faults.push(with_causes(&error)),
                     Ok(layers) => {
                         for layer in layers {
                             let what = format!("layer {}", layer.digest);
@@ -129,7 +129,7 @@ fn check_layout(directory: &Path) -> Result<Validation, BuildError> {
                     layers: manifest.layers().clone(),
                 };
                 match Layer::of_image(&image, None) {
-                    Err(error) => validation.faults.push(describe(&error)),
+                    Err(error) => validation.faults.push(with_causes(&error)),
                     Ok(layers) => {
                         for layer in layers {
                             let path = directory.join("blobs/sha256").join(layer.digest.hex());
@@ -146,17 +146,6 @@ fn check_layout(directory: &Path) -> Result<Validation, BuildError> {
         }
     }
     Ok(validation)
-}
-
-/// An error with its causes, in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(&format!(": {source}"));
-        cause = source.source();
-    }
-    text
 }
 
 impl Validation {
@@ -236,7 +225,7 @@ impl Validation {
         self.blobs += 1;
         let checked = LayerReader::new(file).and_then(LayerReader::finish);
         match checked {
-            Err(error) => self.faults.push(format!("layer {}: {}", layer.digest, describe(&error))),
+            Err(error) => self.faults.push(format!("layer {}: {}", layer.digest, with_causes(&error))),
             Ok(end) => {
                 self.bytes += end.size;
                 if end.digest != layer.digest {

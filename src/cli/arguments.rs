@@ -136,6 +136,21 @@ pub enum Format {
     Json,
 }
 
+/// The flag of the commands that have their result in two forms.
+#[derive(Debug, Args)]
+pub struct FormatArgs {
+    /// Form of the result: text or json [default: text]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORM",
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub format: Format,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -277,7 +277,7 @@ fn registry_hint(error: &RegistryError) -> Option<String> {
 }
 
 /// The sentences below `error` that say something which those before have not.
-fn causes(error: &CliError, message: &str) -> Vec<String> {
+pub(super) fn causes(error: &(dyn Error + 'static), message: &str) -> Vec<String> {
     let mut said = vec![message.to_owned()];
     for cause in std::iter::successors(error.source(), |&error| error.source()) {
         let text = cause.to_string();

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::arguments::Format;
+use super::arguments::{Format, FormatArgs};
 use super::error::CliError;
 use super::session::Session;
 use super::stdout;
@@ -24,18 +24,13 @@ compressed.";
 
 /// Flags of `images`.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(
+    after_help = AFTER_HELP,
+    mut_arg("format", |format| format.help("Form of the list: text or json [default: text]"))
+)]
 pub struct ImagesArgs {
-    /// Form of the list: text or json [default: text]
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORM",
-        default_value_t,
-        hide_default_value = true,
-        hide_possible_values = true
-    )]
-    format: Format,
+    #[command(flatten)]
+    form: FormatArgs,
 }
 
 /// An image, as it is listed.
@@ -59,7 +54,7 @@ pub(super) fn run(arguments: &ImagesArgs, session: &Session) -> Result<(), CliEr
     let store = session.store()?;
     let mut rows = store.names()?.iter().map(|named| row(&store, named)).collect::<Result<Vec<_>, _>>()?;
     rows.sort_by(|one, other| one.name.cmp(&other.name));
-    match arguments.format {
+    match arguments.form.format {
         Format::Json => stdout::write_json(&rows),
         Format::Text => stdout::write(&table(&rows)),
     }

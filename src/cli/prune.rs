@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::arguments::Format;
+use super::arguments::{Format, FormatArgs};
 use super::error::CliError;
 use super::session::Session;
 use super::stdout;
@@ -39,16 +39,8 @@ pub struct PruneArgs {
     /// Wait so long for running builds to end [default: 0s]
     #[arg(long, value_name = "AGE")]
     wait: Option<String>,
-    /// Form of the result: text or json [default: text]
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORM",
-        default_value_t,
-        hide_default_value = true,
-        hide_possible_values = true
-    )]
-    format: Format,
+    #[command(flatten)]
+    form: FormatArgs,
 }
 
 impl PruneArgs {
@@ -76,7 +68,7 @@ pub(super) async fn run(arguments: PruneArgs, session: &Session) -> Result<(), C
     });
     // Given up in its middle it leaves a store that is whole.
     let pruned = session.or_cancelled(async { Ok(work.await.map_err(|_| CliError::Panicked)??) }).await?;
-    match arguments.format {
+    match arguments.form.format {
         Format::Text => stdout::write(&in_words(&pruned)),
         Format::Json => stdout::write_json(&Freed::from(pruned)),
     }

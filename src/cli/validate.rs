@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::arguments::{Format, RegistryArgs};
+use super::arguments::{Format, FormatArgs, RegistryArgs};
 use super::error::CliError;
 use super::push::reference;
 use super::session::Session;
@@ -33,16 +33,8 @@ pub struct ValidateArgs {
     /// The name of an image in a registry, or the directory of an OCI layout
     #[arg(value_name = "REF|LAYOUT")]
     subject: String,
-    /// Form of the result: text or json [default: text]
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORM",
-        default_value_t,
-        hide_default_value = true,
-        hide_possible_values = true
-    )]
-    format: Format,
+    #[command(flatten)]
+    form: FormatArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -77,7 +69,7 @@ pub(super) async fn run(arguments: ValidateArgs, session: &Session) -> Result<()
             session.or_cancelled(async { Ok(validate::reference(&name, &services).await?) }).await?
         }
     };
-    match arguments.format {
+    match arguments.form.format {
         Format::Text => stdout::write(&in_words(&found))?,
         Format::Json => stdout::write_json(&Checked::from(&found))?,
     }

@@ -7,6 +7,7 @@
 //! Invariants: nothing here does I/O; the same inputs give the same plan; stages that the target does not need are not
 //! in it, and whatever is wrong in them is not looked at.
 
+mod configure;
 mod graph;
 mod history;
 mod key;

@@ -6,13 +6,13 @@ use super::graph::{Base, Graph, of_trigger};
 use super::history::{self, COMMENT};
 use super::operation::{Operation, Run, RunMount, Script, Source, StageIndex, Transfer, Unpack};
 use super::scope::{Environment, proxy_environment};
-use super::{Stage, Step, ports};
+use super::{Stage, Step, configure};
 use crate::context::clean;
 use crate::dockerfile::{
-    self, CommandLine, CopyInstruction, Diagnostic, Diagnostics, Escape, Healthcheck, Instruction,
-    InstructionKind, Mount, Pair, RunInstruction, Security, Span, Word, display, quote,
+    self, CommandLine, CopyInstruction, Diagnostic, Diagnostics, Escape, Instruction, InstructionKind, Mount,
+    RunInstruction, Security, Span, Word, display,
 };
-use crate::image::{self, History, ImageConfig};
+use crate::image::{History, ImageConfig};
 
 /// The search path that an image gets whose base sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -27,7 +27,7 @@ const NO_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SC
 #[derive(Debug, Clone)]
 pub(super) struct Draft {
     pub stage: Stage,
-    environment: Environment,
+    pub environment: Environment,
     /// The ARGs declared so far, in order, with their values.
     arguments: Vec<(String, Option<String>)>,
 }
@@ -129,7 +129,8 @@ impl Draft {
         }
     }
 
-    fn history(&mut self, created_by: String, makes_layer: bool) {
+    /// Adds an entry to the history.
+    pub fn history(&mut self, created_by: String, makes_layer: bool) {
         self.stage.config.history.push(History {
             created_by: Some(created_by),
             comment: Some(COMMENT.to_owned()),
@@ -210,12 +211,12 @@ impl Writer<'_, '_, '_> {
             InstructionKind::Add(add) => return self.add(draft, instruction, add, span),
             InstructionKind::Workdir(path) => return self.workdir(draft, instruction, path, span),
             InstructionKind::Arg(arguments) => return self.arg(draft, arguments),
-            InstructionKind::Env(pairs) => return env(draft, pairs),
-            InstructionKind::Label(pairs) => return label(draft, pairs),
-            InstructionKind::Expose(words) => return expose(draft, words),
-            InstructionKind::Volume(words) => return volume(draft, words),
-            InstructionKind::Healthcheck(check) => return healthcheck(draft, check),
-            InstructionKind::Stopsignal(word) => return stopsignal(draft, word),
+            InstructionKind::Env(pairs) => return configure::env(draft, pairs),
+            InstructionKind::Label(pairs) => return configure::label(draft, pairs),
+            InstructionKind::Expose(words) => return configure::expose(draft, words),
+            InstructionKind::Volume(words) => return configure::volume(draft, words),
+            InstructionKind::Healthcheck(check) => return configure::healthcheck(draft, check),
+            InstructionKind::Stopsignal(word) => return configure::stopsignal(draft, word),
             InstructionKind::Cmd(command) => {
                 let arguments = draft.command(command);
                 self.own_command = true;
@@ -488,127 +489,6 @@ impl Writer<'_, '_, '_> {
         draft.history(words.join(" "), false);
         Ok(())
     }
-}
-
-fn env(draft: &mut Draft, pairs: &[Pair]) -> Result<(), Diagnostic> {
-    let pairs = expand_pairs(draft, pairs)?;
-    let mut entry = "ENV".to_owned();
-    for (name, value) in pairs {
-        draft.environment.set(&name, &value);
-        draft.stage.config.config.set_env(&name, &value);
-        entry.push_str(&format!(" {name}={value}"));
-    }
-    draft.history(entry, false);
-    Ok(())
-}
-
-fn label(draft: &mut Draft, pairs: &[Pair]) -> Result<(), Diagnostic> {
-    let pairs = expand_pairs(draft, pairs)?;
-    let mut entry = "LABEL".to_owned();
-    for (name, value) in pairs {
-        entry.push_str(&format!(" {name}={value}"));
-        draft.stage.config.config.labels.insert(name, value);
-    }
-    draft.history(entry, false);
-    Ok(())
-}
-
-/// The pairs of one instruction: they see what was there before it, not each other.
-fn expand_pairs(draft: &Draft, pairs: &[Pair]) -> Result<Vec<(String, String)>, Diagnostic> {
-    let expand = |pair: &Pair| {
-        let key = draft.environment.text(&pair.key)?;
-        if key.is_empty() {
-            return Err(Diagnostic::error("the name is empty", pair.key.span));
-        }
-        Ok((key, draft.environment.text(&pair.value)?))
-    };
-    pairs.iter().map(expand).collect()
-}
-
-fn expose(draft: &mut Draft, words: &[Word]) -> Result<(), Diagnostic> {
-    let mut exposed = Vec::new();
-    for word in words {
-        for specification in draft.environment.expand_words(word)?.words {
-            exposed
-                .extend(ports::parse(&specification).map_err(|error| Diagnostic::error(error, word.span))?);
-        }
-    }
-    let known = &mut draft.stage.config.config.exposed_ports;
-    known.extend(exposed.iter().map(|port| (port.clone(), serde_json::json!({}))));
-    draft.history(format!("EXPOSE {}", history::list(&exposed)), false);
-    Ok(())
-}
-
-fn volume(draft: &mut Draft, words: &[Word]) -> Result<(), Diagnostic> {
-    let mut volumes = Vec::new();
-    for word in words {
-        let volume = draft.environment.text(word)?;
-        if volume.is_empty() {
-            return Err(Diagnostic::error("the path of the volume is empty", word.span));
-        }
-        volumes.push(volume);
-    }
-    let known = &mut draft.stage.config.config.volumes;
-    known.extend(volumes.iter().map(|volume| (volume.clone(), serde_json::json!({}))));
-    draft.history(format!("VOLUME {}", history::list(&volumes)), false);
-    Ok(())
-}
-
-fn healthcheck(draft: &mut Draft, check: &Healthcheck) -> Result<(), Diagnostic> {
-    let check = match check {
-        Healthcheck::None => image::Healthcheck { test: vec!["NONE".to_owned()], ..Default::default() },
-        Healthcheck::Probe { command, interval, timeout, start_period, start_interval, retries } => {
-            let (kind, words) = match command {
-                CommandLine::Shell(line) => ("CMD-SHELL", vec![line.value.clone()]),
-                CommandLine::Exec(words) => ("CMD", words.iter().map(|word| word.value.clone()).collect()),
-            };
-            let nanoseconds =
-                |duration: &std::time::Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
-            image::Healthcheck {
-                test: std::iter::once(kind.to_owned()).chain(words).collect(),
-                interval: nanoseconds(interval),
-                timeout: nanoseconds(timeout),
-                start_period: nanoseconds(start_period),
-                start_interval: nanoseconds(start_interval),
-                retries: i64::from(*retries),
-            }
-        }
-    };
-    let entry = format!("HEALTHCHECK {}", history::healthcheck(&check));
-    draft.stage.config.config.healthcheck = Some(check);
-    draft.history(entry, false);
-    Ok(())
-}
-
-fn stopsignal(draft: &mut Draft, word: &Word) -> Result<(), Diagnostic> {
-    let signal = draft.environment.text(word)?;
-    if !is_signal(&signal) {
-        let message = format!("{} is not a signal", quote(&signal));
-        let hint = "write a number, or a name such as `SIGTERM`, `QUIT` or `RTMIN+3`";
-        return Err(Diagnostic::error(message, word.span).hint(hint));
-    }
-    draft.stage.config.config.stop_signal = signal.clone();
-    draft.history(format!("STOPSIGNAL {signal}"), false);
-    Ok(())
-}
-
-/// Whether container runtimes know a signal by this name or number.
-fn is_signal(text: &str) -> bool {
-    const NAMES: [&str; 35] = [
-        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
-        "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
-        "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN",
-    ];
-    if let Ok(number) = text.parse::<i64>() {
-        return number != 0;
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time = |prefix: &str, last: u32| {
-        let offset = name.strip_prefix(prefix).and_then(|rest| rest.parse::<u32>().ok());
-        offset.is_some_and(|offset| (1..=last).contains(&offset))
-    };
-    NAMES.contains(&name) || name == "RTMAX" || real_time("RTMIN+", 15) || real_time("RTMAX-", 14)
 }
 
 /// A destination from the working directory: absolute, with the `/` or `/.` that it ends with.

@@ -17,6 +17,17 @@ use super::scope::Scopes;
 use super::secret::redacted;
 use super::transport::{TransportError, TransportErrorKind};
 
+/// An error with its causes on one line.
+pub(crate) fn with_causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 /// What kind of failure it is, for exit codes and for callers that go on without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {

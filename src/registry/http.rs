@@ -17,7 +17,7 @@ use reqwest::header::{CONTENT_LENGTH, HeaderValue};
 use reqwest::{Method, NoProxy, Proxy, Url};
 
 use super::credential::normal_key;
-use super::error::{ErrorKind, RegistryError};
+use super::error::{ErrorKind, RegistryError, with_causes};
 use super::options::{ClientOptions, HostOptions, Proxies};
 use super::tls::Roots;
 use super::transport::{Body, Request, Response, Transport, TransportError, TransportErrorKind as Kind};
@@ -130,7 +130,7 @@ fn client(options: &ClientOptions, roots: &Roots, special: &HostOptions) -> Resu
     for proxy in proxies(&options.proxies)? {
         builder = builder.proxy(proxy);
     }
-    builder.build().map_err(|error| chain(&error.without_url()))
+    builder.build().map_err(|error| with_causes(&error.without_url()))
 }
 
 fn proxies(proxies: &Proxies) -> Result<Vec<Proxy>, String> {
@@ -230,7 +230,7 @@ fn kind_of(error: &reqwest::Error) -> Kind {
         return kind;
     }
     if error.is_dns() {
-        return if is_unknown_name(&chain(error)) { Kind::UnknownHost } else { Kind::Resolve };
+        return if is_unknown_name(&with_causes(error)) { Kind::UnknownHost } else { Kind::Resolve };
     }
     if error.is_timeout() {
         return Kind::Timeout;
@@ -262,17 +262,6 @@ fn is_unknown_name(message: &str) -> bool {
     ["does not resolve", "not known", "no usable address", "no address associated"]
         .iter()
         .any(|words| message.contains(words))
-}
-
-/// An error with its causes on one line.
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Visits an error and its causes, those inside of an `io::Error` included, which `source` passes over.

@@ -63,6 +63,7 @@ pub use self::credential::{
 };
 pub use self::diagnostic::Diagnostic;
 pub use self::environment::Environment;
+pub(crate) use self::error::with_causes;
 pub use self::error::{ErrorKind, RegistryError};
 pub use self::fetch::{BlobSink, Resume};
 pub use self::http::HttpTransport;

@@ -7,8 +7,11 @@
 //! The program is a binary search over the call's number, then a few shared tails. Calls that are always allowed
 //! look at nothing but the number: the kernel proves that once and skips the filter for them.
 
+mod assembler;
+
 use super::abi::{HIDDEN_FDS, Instruction};
 use super::nr;
+use assembler::{Assembler, JUMP_ANY_BIT, JUMP_AT_LEAST, JUMP_EQUAL, Label};
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,84 +226,9 @@ const OFFSET_ARCHITECTURE: u32 = 4;
 const OFFSET_POINTER: u32 = 8;
 const OFFSET_ARGUMENTS: u32 = 16;
 
-// Instructions of the classic BPF machine.
-const LOAD: u16 = 0x20;
-const JUMP: u16 = 0x05;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_AT_LEAST: u16 = 0x35;
-const JUMP_ANY_BIT: u16 = 0x45;
-const RETURN: u16 = 0x06;
-
 const RET_TRAP: u32 = 0x0003_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
-
-/// A place in the program that is not known yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Label(usize);
-
-/// A program under construction. Conditional jumps reach 255 instructions only, so they always jump to the next
-/// instruction or to an unconditional jump behind it.
-#[derive(Debug, Default)]
-struct Assembler {
-    code: Vec<Instruction>,
-    /// Where each label is.
-    labels: Vec<Option<usize>>,
-    /// Unconditional jumps and the labels they go to.
-    jumps: Vec<(usize, Label)>,
-}
-
-impl Assembler {
-    fn label(&mut self) -> Label {
-        self.labels.push(None);
-        Label(self.labels.len() - 1)
-    }
-
-    fn place(&mut self, label: Label) {
-        if let Some(slot) = self.labels.get_mut(label.0) {
-            *slot = Some(self.code.len());
-        }
-    }
-
-    fn emit(&mut self, code: u16, jump_true: u8, jump_false: u8, operand: u32) {
-        self.code.push(Instruction { code, jump_true, jump_false, operand });
-    }
-
-    fn load(&mut self, offset: u32) {
-        self.emit(LOAD, 0, 0, offset);
-    }
-
-    fn answer(&mut self, value: u32) {
-        self.emit(RETURN, 0, 0, value);
-    }
-
-    fn jump(&mut self, to: Label) {
-        self.jumps.push((self.code.len(), to));
-        self.emit(JUMP, 0, 0, 0);
-    }
-
-    /// Goes to `to` if the comparison holds.
-    fn jump_if(&mut self, comparison: u16, operand: u32, to: Label) {
-        self.emit(comparison, 0, 1, operand);
-        self.jump(to);
-    }
-
-    /// Goes to `to` unless the comparison holds.
-    fn jump_unless(&mut self, comparison: u16, operand: u32, to: Label) {
-        self.emit(comparison, 1, 0, operand);
-        self.jump(to);
-    }
-
-    fn finish(mut self) -> Vec<Instruction> {
-        for (at, label) in &self.jumps {
-            let target = self.labels.get(label.0).copied().flatten().unwrap_or(self.code.len());
-            if let Some(instruction) = self.code.get_mut(*at) {
-                instruction.operand = (target - at - 1) as u32;
-            }
-        }
-        self.code
-    }
-}
 
 /// The filter for a guest whose code lies in `code` (first address, and first behind).
 pub fn program(code: (u64, u64)) -> Vec<Instruction> {
@@ -457,6 +385,7 @@ fn trap_unless_guest(assembler: &mut Assembler, (first, behind): (u64, u64), all
 
 #[cfg(test)]
 mod tests {
+    use super::assembler::{JUMP, LOAD, RETURN};
     use super::*;
     use crate::sandbox::abi::MAX_FILTER;
 

@@ -240,17 +240,6 @@ impl BlobWriter {
     }
 }
 
-impl Write for BlobWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.append(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Reads a blob; reading to the end fails there if the content is not what the digest says.
 #[derive(Debug)]
 pub struct Verified {
@@ -304,13 +293,8 @@ pub(super) fn open_append(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::store;
     use std::os::unix::fs::MetadataExt;
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
-        (directory, store)
-    }
 
     fn nothing_temporary(store: &Store) -> bool {
         std::fs::read_dir(store.temporary()).unwrap().next().is_none()

@@ -6,7 +6,7 @@
 //! starts from nothing, and not emptied: a reader of the old file must never see bytes of two attempts.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -174,6 +174,11 @@ impl Download {
         self.written
     }
 
+    /// The hash of the bytes that are there already.
+    pub fn hash(&self) -> Sha256 {
+        self.hasher.clone()
+    }
+
     /// The blob.
     pub fn digest(&self) -> &Digest {
         &self.digest
@@ -282,17 +287,6 @@ impl Drop for Download {
     }
 }
 
-impl Write for Download {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.append(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Reads a blob while it comes in. Blocks until there is more; the end is reached once the blob was verified.
 /// An error before it means that the bytes read so far may be wrong: nothing made from them is to be kept.
 #[derive(Debug)]
@@ -349,12 +343,7 @@ impl Read for Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
-        (directory, store)
-    }
+    use crate::store::tests::store;
 
     fn ours(store: &Store, content: &[u8]) -> Download {
         match store.claim(&Digest::of(content), Some(content.len() as u64)).unwrap() {
@@ -374,6 +363,7 @@ mod tests {
         drop(download);
         let mut download = ours(&store, &content);
         assert_eq!(download.offset(), first.len() as u64, "goes on where it stopped");
+        assert_eq!(download.hash().finish(), Digest::of(first), "which it has read already");
         let mut follower = download.follow().unwrap();
         download.append(second).unwrap();
         let blob = download.commit().unwrap();

@@ -248,6 +248,13 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    /// An empty store, and the directory that it goes with.
+    pub(super) fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        (directory, store)
+    }
+
     #[test]
     fn makes_a_layout_and_opens_it_again() {
         let directory = tempfile::tempdir().unwrap();
@@ -314,8 +321,7 @@ mod tests {
     #[test]
     fn a_scratch_file_has_no_name() {
         use std::io::{Read, Seek, Write};
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
+        let (_directory, store) = store();
         let mut file = store.scratch_file().unwrap();
         assert!(std::fs::read_dir(store.temporary()).unwrap().next().is_none());
         file.write_all(b"spilled").unwrap();

@@ -239,6 +239,7 @@ fn without_digest(reference: &Reference) -> Reference {
 pub(super) mod tests {
     use super::*;
     use crate::image::{ImageConfig, Platform};
+    use crate::store::tests::store;
 
     /// An image of one layer in `store`.
     pub(in crate::store) fn image(store: &Store, layer: &[u8]) -> Descriptor {
@@ -261,12 +262,6 @@ pub(super) mod tests {
 
     pub(in crate::store) fn name(text: &str) -> Reference {
         text.parse().unwrap()
-    }
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
-        (directory, store)
     }
 
     #[test]

@@ -251,13 +251,8 @@ pub(super) fn list(directory: &std::path::Path) -> Result<Vec<String>, StoreErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::store;
     use rstest::rstest;
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
-        (directory, store)
-    }
 
     #[test]
     fn records_are_written_replaced_listed_and_removed() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use cofferdam::image::Digest;
 use serde_json::Value;
 
 use crate::support::{Cofferdam, Registry, layers, read_layer};
@@ -59,8 +60,9 @@ fn the_files_of_an_image_are_had_as_a_directory_and_as_an_archive() {
     let (registry, directory) = (Registry::start(), input());
     for cofferdam in [Cofferdam::new(), Cofferdam::as_uid(1000)] {
         let out = cofferdam.user().map_or_else(|| cofferdam.home(), |user| user.directory("out"));
-        let (files, archive) = (out.join("files"), out.join("files.tar"));
+        let (files, archive, state) = (out.join("files"), out.join("files.tar"), out.join("state"));
         let args = [
+            format!("--state-dir={}", state.display()),
             format!("--output={}", files.display()),
             format!("--output=type=tar,dest={}", archive.display()),
         ];
@@ -72,6 +74,11 @@ fn the_files_of_an_image_are_had_as_a_directory_and_as_an_archive() {
         assert_eq!((all["w/a"].uid, all["w/a"].gid), (7, 8));
         assert_eq!((all["w/null"].kind.as_str(), all["w"].mode), ("char", 0o750));
         assert!(all.contains_key("bin/busybox"));
+        // The store keeps the layers of the image, not its files once more.
+        let flat = Digest::of(&std::fs::read(&archive).unwrap()).hex();
+        let kept = walkdir::WalkDir::new(&state).into_iter().map(|found| found.unwrap().into_path());
+        let kept: Vec<_> = kept.filter(|path| path.to_str().unwrap().contains(&flat)).collect();
+        assert!(kept.is_empty(), "{kept:?}");
     }
 }
 

@@ -202,8 +202,8 @@ fn cut_wire(target: String, upstream: u64, downstream: u64) -> (String, Arc<Atom
     (address, sent)
 }
 
-/// distribution 2.8 keeps the bytes of a broken PATCH and proves nothing: the state in the session's address says
-/// that there are none, the difference is an error, and the session is thrown away. All is sent again.
+/// distribution 2.8 keeps the bytes of a broken PATCH and proves nothing: the state in the upload's address says
+/// that there are none, the difference is an error, and the upload is thrown away. All is sent again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_upload_is_made_good_in_the_real_registry() {
     let registry = open();

@@ -10,7 +10,7 @@ mod trial;
 use clap::{Args, ValueHint};
 use serde::Serialize;
 
-use super::arguments::{Format, RegistryArgs};
+use super::arguments::{Format, FormatArgs, RegistryArgs};
 use super::error::CliError;
 use super::session::Session;
 use super::{login, stdout};
@@ -38,16 +38,8 @@ pub struct DoctorArgs {
     /// Registries to try, perhaps with the path of a repository
     #[arg(value_name = "HOST", value_hint = ValueHint::Hostname)]
     hosts: Vec<String>,
-    /// Form of the result: text or json [default: text]
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORM",
-        default_value_t,
-        hide_default_value = true,
-        hide_possible_values = true
-    )]
-    format: Format,
+    #[command(flatten)]
+    form: FormatArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -94,7 +86,7 @@ pub(super) async fn run(arguments: DoctorArgs, session: &Session) -> Result<(), 
         registries,
         hosts,
     };
-    match arguments.format {
+    match arguments.form.format {
         Format::Text => stdout::write(&text::render(&report))?,
         Format::Json => stdout::write_json(&report)?,
     }

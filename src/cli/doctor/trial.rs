@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, openat};
 use serde::Serialize;
 
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, causes};
 use crate::cli::session::launcher;
 use crate::sandbox::sys::FileIdentity;
 use crate::sandbox::{Exit, Root, Sandbox, SandboxError, Step};
@@ -130,15 +130,9 @@ fn bring_program(root: &Root) -> io::Result<()> {
 
 /// The error with its causes, in one line.
 fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |&error| error.source()) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
+    let message = error.to_string();
+    let causes = causes(error, &message);
+    [vec![message], causes].concat().join(": ")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The reader: dialects, what names mean, compressions, sparse files. Archives are made by hand here; those
-//! of real tools are read in `tests/layer_interop.rs`.
+//! of real tools are read in `tests/layer_interop`.
 
 use std::io::{BufRead, Cursor, Write};
 

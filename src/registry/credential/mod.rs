@@ -20,6 +20,7 @@ use thiserror::Error;
 use self::file::AuthFile;
 use self::helper::Helper;
 use super::environment::Environment;
+use super::error::with_causes;
 use super::secret::Secret;
 
 pub(crate) use self::key::normal as normal_key;
@@ -283,7 +284,7 @@ impl Keychain {
             let (found, serves) = match self.look_at(place, registry, path).await {
                 Ok(Ok(credential)) => (credential.source, true),
                 Ok(Err(nothing)) => (nothing, false),
-                Err(error) => (chain(&error), false),
+                Err(error) => (with_causes(&error), false),
             };
             findings.push(Finding { place: self.describe(place), found, used: serves && !used });
             used |= serves;
@@ -428,17 +429,6 @@ fn read(path: &Path, named: bool) -> Result<Result<String, String>, CredentialEr
         }
         Err(source) => Err(CredentialError::Read { path: path.to_owned(), source }),
     }
-}
-
-/// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
