@@ -16,16 +16,16 @@ const LAST: i32 = 19;
 /// state before the first step was written down are brought back to it and kept; everything else is removed.
 pub fn run_if_asked() -> Option<i32> {
     let lock = succession::asked()?;
-    let taken = match succession::take_over(&lock) {
+    let (store, workspace, keeping) = match succession::take_over(&lock) {
         Ok(Some(taken)) => taken,
         Ok(None) => return Some(0),
         Err(_) => return Some(1),
     };
-    let (store, workspace) = taken;
     for entry in std::fs::read_dir(workspace.path()).into_iter().flatten().flatten() {
         // What cannot be kept is removed with the rest. Nobody is there to be told.
         let _ = keep(&store, &workspace, &entry.path());
     }
+    drop(keeping);
     let _ = rustix::process::nice(LAST);
     Some(i32::from(workspace.close().is_err()))
 }

@@ -8,6 +8,7 @@
 //! DIR/blobs/sha256/<hex>           every blob: manifests, configurations, layers
 //! DIR/cofferdam/version            the format of this directory
 //!               in-use             locked shared by every open `Store`, exclusively by a prune
+//!               keeping            locked shared while roots are brought back to be kept
 //!               names.lock         locked while index.json is rewritten
 //!               tmp/               files that have no name yet, each locked by its writer
 //!               partial/<hex>      downloads under way, each locked by its downloader
@@ -141,6 +142,11 @@ impl Store {
         let temp = Temp::create(&self.temporary(), "")?;
         // The name goes when `temp` is dropped, the file with the last handle.
         temp.file().try_clone().at("open", temp.path())
+    }
+
+    /// Lets a prune have its way, for what does not need it not to: removing what is one's own.
+    fn stand_aside(&self) -> Result<(), StoreError> {
+        self.inner.in_use.unlock().at("unlock", &self.ours("in-use"))
     }
 
     fn ours(&self, path: impl AsRef<Path>) -> PathBuf {

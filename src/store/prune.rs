@@ -107,6 +107,8 @@ impl Store {
         mut references: impl FnMut(RecordView<'_>) -> Vec<Digest>,
     ) -> Result<Pruned, StoreError> {
         self.lock_alone(policy.wait)?;
+        // What the last build has left is swept up, or kept within moments and then pruned with the rest.
+        let _alone = self.keeping(true)?;
         let pruned = self.sweep().and_then(|_| self.prune_locked(policy, &mut references));
         // Others may come in again. Giving up the exclusive lock for the shared one never waits.
         temp::shared(&self.inner.in_use, &self.ours("in-use"))?;

@@ -7,16 +7,21 @@
 //! left; if it cannot be started, the build removes its workspace itself.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use super::error::StoreError;
-use super::{Store, Workspace};
+use super::error::{At, StoreError};
+use super::{Store, Workspace, temp};
 
 /// The first argument that makes this program take over a workspace. No verb of the command line begins like this.
 pub const COMMAND: &str = "--cofferdam-take-over-workspace";
+
+/// So long a prune waits for what is being kept.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Starts `program` to take over the workspace whose lock is `lock`. Nobody waits for it, and it waits for nobody: it has
 /// no terminal, no pipe and no directory that could be in somebody's way.
@@ -25,7 +30,7 @@ pub(super) fn start(program: &Path, lock: &Path) -> io::Result<()> {
         // What lists of processes show.
         .arg0("cofferdam")
         .arg(COMMAND)
-        .arg(lock)
+        .arg(std::path::absolute(lock)?)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::null())
@@ -43,15 +48,43 @@ pub fn asked() -> Option<PathBuf> {
     arguments.next().filter(|_| asked).map(PathBuf::from)
 }
 
-/// The workspace with this lock, and the store that it belongs to. `None` if somebody else has it.
+/// The workspace with this lock, and the store that it belongs to. `None` if somebody else has it. The store can be pruned
+/// meanwhile, as soon as what is returned last is dropped: whoever goes on after that only removes.
 ///
 /// # Errors
 /// If it is in no store, or cannot be taken over.
-pub fn take_over(lock: &Path) -> Result<Option<(Store, Workspace)>, StoreError> {
+pub fn take_over(lock: &Path) -> Result<Option<(Store, Workspace, Keeping)>, StoreError> {
     // DIR/cofferdam/workspaces/<id>.lock
-    let store = lock.ancestors().nth(3).unwrap_or(lock);
-    let store = Store::open(store)?;
-    Ok(store.take_over(lock)?.map(|workspace| (store, workspace)))
+    let Some(directory) = lock.ancestors().nth(3) else { return Ok(None) };
+    let store = Store::open(directory)?;
+    let Some(workspace) = store.take_over(lock)? else { return Ok(None) };
+    let keeping = store.keeping(false)?;
+    store.stand_aside()?;
+    Ok(keeping.map(|keeping| (store, workspace, keeping)))
+}
+
+/// Held while what a build has left may still be kept. A prune waits for it a while.
+#[derive(Debug)]
+pub struct Keeping(#[allow(dead_code)] File);
+
+impl Store {
+    /// Says that something may be kept, or waits until nothing will (`alone`). `None` if that takes too long.
+    pub(super) fn keeping(&self, alone: bool) -> Result<Option<Keeping>, StoreError> {
+        let path = self.ours("keeping");
+        let file = temp::open_lock(&path).at("open", &path)?;
+        if !alone {
+            temp::shared(&file, &path)?;
+            return Ok(Some(Keeping(file)));
+        }
+        let deadline = Instant::now() + LONGEST;
+        while !temp::try_exclusive(&file, &path)? {
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Some(Keeping(file)))
+    }
 }
 
 #[cfg(test)]
@@ -89,7 +122,7 @@ mod tests {
     fn a_workspace_is_taken_over_by_one_alone_and_goes_with_it() {
         let (_directory, _, path) = workspace("/bin/true");
         let lock = path.with_extension("lock");
-        let (_store, taken) = take_over(&lock).unwrap().unwrap();
+        let (_store, taken, _keeping) = take_over(&lock).unwrap().unwrap();
         assert!(take_over(&lock).unwrap().is_none());
         assert_eq!(taken.path(), path);
         drop(taken);

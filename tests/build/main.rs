@@ -10,6 +10,7 @@ mod commands;
 mod determinism;
 mod differential;
 mod faults;
+mod kept;
 mod kills;
 mod mistakes;
 mod pod;

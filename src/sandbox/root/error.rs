@@ -30,7 +30,7 @@ pub enum RootError {
     NotADirectory(TreePath),
     /// Somebody was at a root that was kept between builds.
     #[error("`/{}` in a root filesystem that was kept from an earlier build was changed since, by something else; \
-        the root filesystem is not used again", String::from_utf8_lossy(.0.as_bytes()))]
+        what is wrong with it is undone now, so build again", String::from_utf8_lossy(.0.as_bytes()))]
     Touched(TreePath),
     /// The root cannot be brought back to what it was; it has to be unpacked anew.
     #[error("`/{}` cannot be brought back", String::from_utf8_lossy(.0.as_bytes()))]

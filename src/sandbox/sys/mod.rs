@@ -194,13 +194,13 @@ pub struct FileIdentity {
 
 impl FileIdentity {
     /// Makes the calling thread act on files as `uid` and `gid`. Nothing to do, and no privilege needed, where it
-    /// does already.
+    /// does already; so one within another is fine.
     pub fn assume(uid: u32, gid: u32) -> io::Result<Self> {
-        let (own_uid, own_gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        if (own_uid, own_gid) == (uid, gid) {
+        let before = file_identity();
+        if before == (uid, gid) {
             return Ok(Self { change: None, _thread: std::marker::PhantomData });
         }
-        let change = Some([(own_uid, own_gid), (uid, gid)]);
+        let change = Some([before, (uid, gid)]);
         let identity = Self { change, _thread: std::marker::PhantomData };
         set_file_identity(uid, gid)?;
         Ok(identity)
@@ -220,7 +220,7 @@ impl FileIdentity {
 impl Drop for FileIdentity {
     fn drop(&mut self) {
         if let Some([(uid, gid), _]) = self.change {
-            // Going back to the effective IDs is always allowed.
+            // Going back, most often to the effective IDs, is always allowed.
             let _ = set_file_identity(uid, gid);
         }
     }
@@ -228,18 +228,21 @@ impl Drop for FileIdentity {
 
 fn set_file_identity(uid: u32, gid: u32) -> io::Result<()> {
     // The group first: whoever is not root any more may not change it. And the raw calls: they change the calling
-    // thread alone. Their result is the old identity whatever happens; asking again with an invalid ID tells.
+    // thread alone. Their result is the old identity whatever happens; asking again tells.
     // SAFETY: no memory is involved.
-    let (now_uid, now_gid) = unsafe {
+    unsafe {
         libc::syscall(libc::SYS_setfsgid, gid);
         libc::syscall(libc::SYS_setfsuid, uid);
-        (libc::syscall(libc::SYS_setfsuid, u32::MAX), libc::syscall(libc::SYS_setfsgid, u32::MAX))
-    };
-    if (now_uid, now_gid) == (i64::from(uid), i64::from(gid)) {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::PermissionDenied.into())
     }
+    if file_identity() == (uid, gid) { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
+/// Who the calling thread is to files. To set an invalid ID changes nothing, and tells.
+fn file_identity() -> (u32, u32) {
+    // SAFETY: no memory is involved.
+    let (uid, gid) =
+        unsafe { (libc::syscall(libc::SYS_setfsuid, u32::MAX), libc::syscall(libc::SYS_setfsgid, u32::MAX)) };
+    (uid as u32, gid as u32)
 }
 
 /// Whether the process has the capabilities to become another user.
