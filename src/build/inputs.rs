@@ -8,13 +8,14 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 
 use super::error::BuildError;
+use super::ignored;
 use super::images::Found;
 use super::request::{BuildRequest, ContextSource, DockerfileSource, NamedContext, Services};
 use super::transfer::TransferError;
 use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Network, nearest, quote};
 use crate::image::Platform;
 use crate::plan::{Graph, ImageName, Named, Operation, Options, Plan};
-use crate::report::{Event, Findings};
+use crate::report::{Event, Findings, Report};
 
 /// Largest Dockerfile, in bytes: one that is larger is something else.
 const LARGEST_DOCKERFILE: u64 = 16 << 20;
@@ -48,8 +49,10 @@ impl Text {
     }
 
     fn decode(name: String, path: Option<PathBuf>, bytes: &[u8]) -> Result<Self, BuildError> {
-        let text = dockerfile::decode(bytes)
-            .map_err(|(finding, text)| BuildError::findings(&name, &text, Diagnostics(vec![finding])))?;
+        let text = dockerfile::decode(bytes).map_err(|wrong| {
+            let (finding, text) = *wrong;
+            BuildError::findings(&name, &text, Diagnostics(vec![finding]))
+        })?;
         Ok(Self { name, path, text: text.into() })
     }
 
@@ -103,21 +106,34 @@ pub(super) async fn plan(
     text: &Text,
 ) -> Result<Planned, BuildError> {
     let dockerfile: Dockerfile = dockerfile::parse(&text.text).map_err(|list| text.findings(list))?;
-    if let Some(syntax) =
-        dockerfile.directives.syntax.as_ref().filter(|syntax| !is_known_frontend(&syntax.value))
-    {
-        let message = format!("the frontend {} is not supported", quote(&syntax.value));
-        let hint = "only the language of `docker/dockerfile` is, which needs no frontend";
-        return Err(text.findings(Diagnostics(vec![Diagnostic::error(message, syntax.span).hint(hint)])));
-    }
+    refuse_frontend(&dockerfile).map_err(|finding| text.findings(Diagnostics(vec![finding])))?;
     let options = options(request);
     let mut graph = Graph::new(&dockerfile, &options).map_err(|list| text.findings(list))?;
+    let images = find_images(request, services, text, &dockerfile, &mut graph).await?;
+    let mut plan = graph.plan().map_err(|list| text.findings(list))?;
+    ignored::check(request, text, &dockerfile, &mut plan)?;
+    tell_warnings(services, text, &dockerfile, &plan);
+    plan.checks.verdict().map_err(|finding| text.findings(Diagnostics(vec![finding])))?;
+    if let Some(finding) = unsupported(&plan) {
+        return Err(text.findings(Diagnostics(vec![finding])));
+    }
+    Ok(Planned { plan, images })
+}
+
+/// Finds the images of a graph, as they turn out to be needed.
+pub(super) async fn find_images(
+    request: &BuildRequest,
+    services: &Services,
+    text: &Text,
+    dockerfile: &Dockerfile,
+    graph: &mut Graph<'_>,
+) -> Result<BTreeMap<usize, Found>, BuildError> {
     let mut images = BTreeMap::new();
     let stages: Vec<&str> = dockerfile.stages.iter().filter_map(dockerfile::Stage::name).collect();
     loop {
         let wanted = graph.wanted().map_err(|list| text.findings(list))?;
         if wanted.is_empty() {
-            break;
+            return Ok(images);
         }
         let stages = &stages;
         let find = |(number, wanted): (usize, crate::plan::Wanted)| async move {
@@ -137,12 +153,19 @@ pub(super) async fn plan(
             images.insert(number, found);
         }
     }
-    let plan = graph.plan().map_err(|list| text.findings(list))?;
-    if let Some(finding) = unsupported(&plan) {
-        return Err(text.findings(Diagnostics(vec![finding])));
+}
+
+/// Whether a file asks for a language that is not this one.
+pub(super) fn refuse_frontend(dockerfile: &Dockerfile) -> Result<(), Diagnostic> {
+    let asked = dockerfile.directives.syntax.as_ref();
+    match asked.filter(|syntax| !is_known_frontend(&syntax.value)) {
+        None => Ok(()),
+        Some(syntax) => {
+            let message = format!("the frontend {} is not supported", quote(&syntax.value));
+            let hint = "only the language of `docker/dockerfile` is, which needs no frontend";
+            Err(Diagnostic::error(message, syntax.span).hint(hint))
+        }
     }
-    tell_warnings(services, text, &dockerfile, &plan);
-    Ok(Planned { plan, images })
 }
 
 /// Frontends whose language this is: all of it is built in, so their images are not fetched. `None` for any other.
@@ -168,7 +191,7 @@ fn unsupported(plan: &Plan) -> Option<Diagnostic> {
     })
 }
 
-fn options(request: &BuildRequest) -> Options {
+pub(super) fn options(request: &BuildRequest) -> Options {
     let named = |context: &NamedContext| match context {
         NamedContext::Directory(_) => Named::Directory,
         NamedContext::Image(reference) => Named::Image(ImageName::Registry(reference.clone())),
@@ -193,16 +216,28 @@ fn options(request: &BuildRequest) -> Options {
 }
 
 fn tell_warnings(services: &Services, text: &Text, dockerfile: &Dockerfile, plan: &Plan) {
-    let mut list = dockerfile.warnings.clone();
-    list.0.extend(plan.warnings.iter().cloned());
-    if !list.0.is_empty() {
-        let findings = Findings::new(&*text.name, &text.text, list);
-        services.report.event(Event::Findings(findings));
-    }
+    let mut list = other_warnings(dockerfile, Some(plan));
+    list.extend(plan.checks.found().iter().cloned());
+    list.sort_by_key(|finding| finding.span().start);
+    tell_findings(&services.report, text, list);
     for name in &plan.unused_arguments {
         services.report.warn_with(
             format!("the build argument `{name}` is not used"),
             format!("declare it with `ARG {name}` in the stage that needs it"),
         );
+    }
+}
+
+/// What the author should know, apart from what checks have found.
+pub(super) fn other_warnings(dockerfile: &Dockerfile, plan: Option<&Plan>) -> Vec<Diagnostic> {
+    let of_plan = plan.into_iter().flat_map(|plan| &plan.warnings);
+    let all = dockerfile.warnings.0.iter().chain(of_plan);
+    all.filter(|finding| finding.rule.is_none()).cloned().collect()
+}
+
+/// Tells of findings, if there are any.
+pub(super) fn tell_findings(report: &Report, text: &Text, list: Vec<Diagnostic>) {
+    if !list.is_empty() {
+        report.event(Event::Findings(Findings::new(&*text.name, &text.text, Diagnostics(list))));
     }
 }

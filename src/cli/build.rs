@@ -6,12 +6,13 @@ use clap::{Args, ValueHint};
 use serde_json::json;
 
 use super::arguments::RegistryArgs;
+use super::call;
 use super::error::CliError;
 use super::results::ResultFile;
 use super::session::Session;
 use super::stdout;
 use crate::build::request::{BuildOutcome, Output};
-use crate::settings::BuildFlags;
+use crate::settings::{BuildFlags, Method};
 
 const SOURCE: &str = "Source";
 const IMAGE: &str = "Image";
@@ -31,6 +32,8 @@ Examples:
     cofferdam build -t app:v1 -o type=docker,dest=app.tar .
   Use an image and a directory under names of their own:
     cofferdam build --build-context base=docker-image://debian:12 --build-context shared=../shared .
+  Check the Dockerfile, and have what is found as JSON:
+    cofferdam build --call=check,format=json .
   Get the same digest every time:
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) cofferdam build -t app:v1 .
 
@@ -85,6 +88,12 @@ pub struct BuildArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = RESULT)]
     metadata_file: Option<PathBuf>,
 
+    /// Check the Dockerfile instead of building it: --call=check
+    #[arg(long, help_heading = EXECUTION)]
+    check: bool,
+    /// What to do: build, check, outline (what the target takes) or targets; ,format=json for JSON [default: build]
+    #[arg(long, value_name = "METHOD", help_heading = EXECUTION)]
+    call: Option<String>,
     /// Use nothing of what earlier builds have left
     #[arg(long, help_heading = EXECUTION)]
     no_cache: bool,
@@ -104,7 +113,7 @@ impl BuildArgs {
     fn lower(self) -> (BuildFlags, RegistryArgs) {
         let Self { context, file, target, build_args, build_contexts, .. } = self;
         let Self { tags, labels, platform, compression, push, outputs, iidfile, metadata_file, .. } = self;
-        let Self { no_cache, parallel, require_isolation, registry, .. } = self;
+        let Self { no_cache, parallel, require_isolation, registry, call, check, .. } = self;
         let flags = BuildFlags {
             context,
             file,
@@ -122,6 +131,8 @@ impl BuildArgs {
             require_isolation,
             iidfile,
             metadata_file,
+            call,
+            check,
         };
         (flags, registry)
     }
@@ -131,6 +142,9 @@ impl BuildArgs {
 pub(super) async fn run(arguments: BuildArgs, session: &Session) -> Result<(), CliError> {
     let (flags, registry) = arguments.lower();
     let settings = session.settings.build(&flags)?;
+    if settings.call.method != Method::Build {
+        return call::run(settings.call, &settings.request, registry, session).await;
+    }
     let umask = settings.request.umask;
     let file = |path: Option<PathBuf>| path.map(|path| ResultFile::prepare(path, umask)).transpose();
     let iidfile = file(settings.results.iidfile)?;

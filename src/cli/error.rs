@@ -67,6 +67,14 @@ pub enum CliError {
         /// How many faults.
         count: usize,
     },
+    /// Checks have found something in a Dockerfile.
+    #[error("`{what}` has {count} {}", if *count == 1 { "finding" } else { "findings" })]
+    Findings {
+        /// The Dockerfile.
+        what: String,
+        /// How many findings.
+        count: usize,
+    },
     /// `doctor` has found that steps cannot be run.
     #[error("`RUN` steps cannot be run on this machine: {0}")]
     Machine(String),
@@ -164,6 +172,7 @@ impl CliError {
             | Self::Stdout(_)
             | Self::Input { .. }
             | Self::Faults { .. }
+            | Self::Findings { .. }
             | Self::Machine(_)
             | Self::Cancelled
             | Self::Start(_) => None,

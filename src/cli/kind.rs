@@ -213,6 +213,7 @@ fn of_command(error: &CliError) -> Kind {
         CliError::Output { .. } | CliError::Stdout(_) => Kind::Output,
         CliError::Input { .. } => Kind::Input,
         CliError::Faults { .. } => Kind::Invalid,
+        CliError::Findings { .. } => Kind::Dockerfile,
         CliError::Machine(_) => Kind::Sandbox,
         CliError::Cancelled => Kind::Cancelled,
         CliError::Start(_) | CliError::Panicked => Kind::Other,
@@ -439,6 +440,7 @@ mod tests {
     #[case(CliError::Settings(SettingsError::NoState(Vec::new())), Kind::Store)]
     #[case(CliError::Settings(SettingsError::Conflict { problem: "x".into(), hint: None }), Kind::Usage)]
     #[case(CliError::Faults { what: "x".into(), count: 2 }, Kind::Invalid)]
+    #[case(CliError::Findings { what: "x".into(), count: 2 }, Kind::Dockerfile)]
     #[case(CliError::Panicked, Kind::Other)]
     fn failures_of_other_commands(#[case] error: CliError, #[case] kind: Kind) {
         assert_eq!(Kind::of(&error), kind);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `arguments` | what may be typed, and the help |
 //! | `build`, `push`, `login`, `images`, `prune`, `doctor`, `validate`, `completions` | a verb each: its flags, its result |
+//! | `call` | what is asked of a Dockerfile instead of a build |
 //! | `session` | what the verbs share: settings, report, store, client |
 //! | `kind`, `error` | why a command failed, its exit status, what to do about it |
 //! | `signals`, `panics` | what comes from outside of a command's own course |
@@ -17,6 +18,7 @@
 
 mod arguments;
 mod build;
+mod call;
 mod completions;
 mod doctor;
 mod error;

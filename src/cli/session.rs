@@ -87,6 +87,15 @@ impl Session {
         })
     }
 
+    /// Whether standard output is read by people, on a terminal that shows colours.
+    pub fn stdout_is_colourful(&self) -> bool {
+        let surroundings = self.settings.surroundings();
+        let environment = &surroundings.environment;
+        surroundings.stdout_is_terminal
+            && environment.get(variables::TERM) != Some("dumb")
+            && environment.get(variables::NO_COLOR).is_none()
+    }
+
     /// Runs something that does not look at the cancellation itself, until it ends or is given up.
     ///
     /// # Errors

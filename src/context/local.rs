@@ -189,6 +189,11 @@ impl LocalContext {
         &self.path
     }
 
+    /// The ignore file that counts, and what is in it.
+    pub fn ignore_file(&self) -> (&Path, &IgnoreFile) {
+        (&self.ignore_path, &self.ignore)
+    }
+
     /// What tells this context from others on this machine: the directory, and not what is in it. `None` if the file
     /// system's ctimes are not to be trusted, so that nothing about files can be remembered.
     ///

@@ -12,7 +12,7 @@ use super::span::Span;
 /// # Errors
 /// Bytes that are not UTF-8 outside a comment. Its spans belong to the text with U+FFFD for each of them, which
 /// comes with it, to be drawn.
-pub fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, (Diagnostic, String)> {
+pub fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, Box<(Diagnostic, String)>> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Ok(Cow::Borrowed(text));
     }
@@ -26,7 +26,7 @@ pub fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, (Diagnostic, String)> {
             let span = Span::new(start, start + char::REPLACEMENT_CHARACTER.len_utf8());
             let finding = Diagnostic::error("the Dockerfile is not UTF-8", span)
                 .hint("save it as UTF-8; other encodings are read in comments only");
-            return Err((finding, text));
+            return Err(Box::new((finding, text)));
         }
         at += line.len();
     }
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn instructions_may_not() {
-        let (finding, text) = decode(b"FROM \xc3\xa9\n# \xe9\nENV a=caf\xe9 b\n").unwrap_err();
+        let (finding, text) = *decode(b"FROM \xc3\xa9\n# \xe9\nENV a=caf\xe9 b\n").unwrap_err();
         assert_eq!(finding.span().text(&text), Some("\u{fffd}"));
         assert_eq!(text[..finding.span().start].matches('\n').count(), 2);
     }

@@ -9,6 +9,7 @@ use std::fmt;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use super::rule::Rule;
 use super::span::{LineIndex, Position, Span};
 
 /// How bad a finding is.
@@ -34,14 +35,16 @@ pub struct Label {
 pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
-    /// The name of the check that found it, as it is written in `# check=skip=…`; none for what cannot be skipped.
-    pub rule: Option<&'static str>,
+    /// The rule it was found by; none for what cannot be skipped.
+    pub rule: Option<Rule>,
     /// What is wrong, in one sentence without a full stop.
     pub message: String,
     /// The place of the finding first, then places that help to understand it.
     pub labels: Vec<Label>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// The whole of what it is about, an instruction for the most part, if that is not the place of the finding.
+    pub about: Option<Span>,
 }
 
 impl Diagnostic {
@@ -57,7 +60,7 @@ impl Diagnostic {
 
     fn new(severity: Severity, message: String, span: Span) -> Self {
         let labels = vec![Label { span, text: String::new() }];
-        Self { severity, rule: None, message, labels, hint: None }
+        Self { severity, rule: None, message, labels, hint: None, about: None }
     }
 
     /// Says what is to be seen at the place of the finding.
@@ -86,10 +89,27 @@ impl Diagnostic {
         self
     }
 
-    /// Names the check that found it.
-    pub fn rule(mut self, rule: &'static str) -> Self {
+    /// Names the rule it was found by.
+    pub fn rule(mut self, rule: Rule) -> Self {
         self.rule = Some(rule);
         self
+    }
+
+    /// Says what the whole is that it is about.
+    pub fn about(mut self, whole: Span) -> Self {
+        self.about = Some(whole);
+        self
+    }
+
+    /// Says what the whole is that it is about, where that was not said.
+    pub fn within(mut self, whole: Span) -> Self {
+        self.about = self.about.or(Some(whole));
+        self
+    }
+
+    /// The whole of what it is about: its lines are those that BuildKit names.
+    pub fn subject(&self) -> Span {
+        self.about.unwrap_or_else(|| self.span())
     }
 
     /// Whether the build cannot go on.
@@ -131,12 +151,15 @@ impl Diagnostic {
         };
         let title = level.primary_title(visible(&self.message));
         let title = match self.rule {
-            Some(rule) => title.id(rule),
+            Some(rule) => title.id(rule.name()),
             None => title,
         };
         let mut group = title.element(snippet);
         if let Some(hint) = &self.hint {
             group = group.element(Level::HELP.message(visible(hint)));
+        }
+        if let Some(page) = self.rule.and_then(Rule::url) {
+            group = group.element(Level::NOTE.message(page));
         }
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         renderer.render(&[group])
@@ -288,7 +311,7 @@ mod tests {
 
     #[test]
     fn shows_the_rule_of_a_warning_and_colours_only_when_asked() {
-        let finding = Diagnostic::warning("empty line", Span::new(2, 3)).rule("NoEmptyContinuation");
+        let finding = Diagnostic::warning("empty line", Span::new(2, 3)).rule(Rule::NoEmptyContinuation);
         let plain = finding.render(source("a\n\nb"), false);
         assert!(plain.starts_with("warning[NoEmptyContinuation]: empty line"), "{plain}");
         assert!(!plain.contains('\u{1b}'));

@@ -16,7 +16,7 @@ pub struct Directives {
     /// `# escape=`.
     pub escape: Escape,
     /// `# check=`.
-    pub check: Option<CheckOptions>,
+    pub check: Option<Spanned<CheckOptions>>,
 }
 
 /// `# check=skip=…;error=true;experimental=…`
@@ -224,10 +224,13 @@ impl Directives {
         let syntax = in_comments(text, start, "#", Key::Syntax);
         let check = match in_comments(text, start, "#", Key::Check) {
             None => None,
-            Some(written) => Some(CheckOptions::parse(&written.value).map_err(|message| {
-                Diagnostic::error(message, written.span)
-                    .hint("write `# check=skip=RuleA,RuleB;error=true`, without blanks")
-            })?),
+            Some(written) => {
+                let options = CheckOptions::parse(&written.value).map_err(|message| {
+                    Diagnostic::error(message, written.span)
+                        .hint("write `# check=skip=RuleA,RuleB;error=true`, without blanks")
+                })?;
+                Some(Spanned::new(options, written.span))
+            }
         };
         Ok(Self { syntax, check, escape: Escape::default() })
     }

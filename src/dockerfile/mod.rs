@@ -5,7 +5,8 @@
 //! warning if something merely has no effect).
 //!
 //! Owns: the grammar, [`parse`]; the AST, [`Dockerfile`]; variables, quotes and escapes, [`Word`]; findings with
-//! places, [`Diagnostic`], and how they are drawn.
+//! places, [`Diagnostic`], and how they are drawn; the rules of checks, [`Rule`], and those that the text alone
+//! tells of, [`Checks`].
 //!
 //! Invariants:
 //! - Nothing here does I/O, and everything is a function of the text.
@@ -38,6 +39,7 @@
 //! # Ok::<(), String>(())
 //! ```
 
+mod checks;
 mod decode;
 mod diagnostic;
 mod directives;
@@ -51,12 +53,14 @@ mod line;
 mod lower;
 mod mount;
 mod parser;
+mod rule;
 mod scan;
 mod span;
 mod stage;
 mod suggest;
 mod values;
 
+pub use checks::Checks;
 pub use decode::decode;
 pub use diagnostic::{Diagnostic, Diagnostics, Label, Severity, Source, quote};
 pub use directives::{CheckOptions, Directives, Rules, detect_syntax};
@@ -70,7 +74,8 @@ pub use instruction::{
 };
 pub use keyword::Keyword;
 pub use mount::{FileAttributes, Mount, MountField, MountFlag, Resolved, Sharing};
-pub use parser::{parse, parse_trigger};
+pub use parser::{Broken, parse, parse_for_checks, parse_trigger};
+pub use rule::Rule;
 pub use span::{LineIndex, Position, Span, Spanned};
 pub use stage::{Dockerfile, FromInstruction, Stage, StageName, description};
 pub use suggest::nearest;

@@ -1,8 +1,11 @@
 //! The way from a text to a [`Dockerfile`].
 
+use super::checks::before_error;
 use super::diagnostic::{Diagnostic, Diagnostics};
+use super::directives::CheckOptions;
 use super::instruction::Instruction;
 use super::keyword::Keyword;
+use super::line::is_comment;
 use super::lower::{Lowered, lower, unknown};
 use super::scan::{Scan, Statement, scan};
 use super::span::Span;
@@ -14,6 +17,39 @@ use super::stage::{Dockerfile, Stage};
 /// Everything that is wrong with it, and the warnings with them, in the order of the places; at least one of them is
 /// an error.
 pub fn parse(source: &str) -> Result<Dockerfile, Diagnostics> {
+    let file = read(source);
+    if file.warnings.has_errors() { Err(file.warnings) } else { Ok(file) }
+}
+
+/// A Dockerfile that cannot be understood as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// What is wrong with it, as [`parse`] has it.
+    pub findings: Diagnostics,
+    /// What checks have found in front of the first thing that is wrong.
+    pub checks: Vec<Diagnostic>,
+}
+
+/// Parses a Dockerfile that is to be checked. `instead` are options of checks that take the place of the file's.
+///
+/// # Errors
+/// If anything is wrong with it.
+pub fn parse_for_checks(source: &str, instead: Option<CheckOptions>) -> Result<Dockerfile, Broken> {
+    let file = read(source);
+    if !file.warnings.has_errors() {
+        return Ok(file);
+    }
+    // Where a directive is wrong, nothing is known of what is behind it.
+    let first = file.warnings.0.iter().find(|finding| finding.is_error());
+    let before = first.and_then(|error| source.get(..error.span().start)).unwrap_or_default();
+    let line = source.get(before.rfind('\n').map_or(0, |at| at + 1)..).unwrap_or_default();
+    let in_directive = is_comment(line.trim_start_matches('\u{feff}'));
+    let checks = if in_directive { Vec::new() } else { before_error(&file, &file.warnings, instead) };
+    Err(Broken { findings: file.warnings, checks })
+}
+
+/// As much of a Dockerfile as can be understood. Its warnings are all findings, errors among them.
+fn read(source: &str) -> Dockerfile {
     let Scan { directives, statements, mut findings } = scan(source);
     let mut global_args = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
@@ -22,12 +58,16 @@ pub fn parse(source: &str) -> Result<Dockerfile, Diagnostics> {
     for statement in &statements {
         let (written, place) = name(statement);
         let Some(keyword) = Keyword::parse(written) else {
-            strangers.add(unknown(written, place), statement, &mut findings);
+            strangers.add(unknown(written, place).within(statement.span), statement, &mut findings);
             continue;
         };
         strangers.end(&mut findings);
         seen_from |= keyword == Keyword::From;
+        let before = findings.len();
         let lowered = lower(statement, keyword, directives.escape, &mut findings);
+        for finding in findings.iter_mut().skip(before) {
+            finding.about = finding.about.or(Some(statement.span));
+        }
         strangers.previous = Some((statement, lowered.is_some()));
         match (lowered, stages.last_mut()) {
             (Some(Lowered::From(from)), _) => {
@@ -41,6 +81,7 @@ pub fn parse(source: &str) -> Result<Dockerfile, Diagnostics> {
             (_, None) if keyword == Keyword::Arg || seen_from => {}
             (_, None) => findings.push(
                 Diagnostic::error(format!("{keyword} before the first FROM"), place)
+                    .within(statement.span)
                     .hint("a stage begins with FROM; only ARG can stand before it"),
             ),
             (None, Some(_)) => {}
@@ -51,11 +92,7 @@ pub fn parse(source: &str) -> Result<Dockerfile, Diagnostics> {
         findings.push(without_stages(source, &statements));
     }
     findings.sort_by_key(|finding| finding.span().start);
-    let findings = Diagnostics(findings);
-    if findings.has_errors() {
-        return Err(findings);
-    }
-    Ok(Dockerfile { directives, global_args, stages, warnings: findings })
+    Dockerfile { directives, global_args, stages, warnings: Diagnostics(findings) }
 }
 
 /// The first word of a statement and its place.

@@ -13,6 +13,7 @@ use super::heredoc::{self, Heredoc};
 use super::json::{self, Json};
 use super::keyword::Keyword;
 use super::line::{LogicalLine, PhysicalLines, continuation, is_comment, without_break};
+use super::rule::Rule;
 use super::span::{Span, Spanned};
 
 /// An instruction that has been read but not understood.
@@ -43,9 +44,6 @@ pub(super) struct Scan {
     pub findings: Vec<Diagnostic>,
 }
 
-/// The name of the check for blank lines in continued instructions.
-const EMPTY_CONTINUATION: &str = "NoEmptyContinuation";
-
 /// Reads `source`.
 pub(super) fn scan(source: &str) -> Scan {
     let mut scan = Scan::default();
@@ -64,13 +62,15 @@ pub(super) fn scan(source: &str) -> Scan {
             Ok(Some(directive)) => {
                 match directive.escape() {
                     Ok(escape) => scan.directives.escape = escape.unwrap_or(scan.directives.escape),
-                    Err(finding) => scan.findings.push(finding),
+                    Err(finding) => {
+                        scan.findings.push(finding.within(Span::new(start, start + text.len())));
+                    }
                 }
                 continue;
             }
             Ok(None) => {}
             Err(finding) => {
-                scan.findings.push(finding);
+                scan.findings.push(finding.within(Span::new(start, start + text.len())));
                 continue;
             }
         }
@@ -111,8 +111,11 @@ fn statement(
     line.push(kept, start);
     let mut end = start + first.len();
     let mut blank = None;
+    // Where the last line that was read begins: BuildKit names it for blank ones before it.
+    let mut last = start;
     while goes_on {
         let Some((at, text)) = lines.next() else { break };
+        last = at;
         let bare = without_break(text);
         if is_comment(bare) {
             continue;
@@ -133,7 +136,8 @@ fn statement(
             Diagnostic::warning("blank line inside an instruction that is continued", blank)
                 .label("the instruction goes on behind it")
                 .context(keyword, "the instruction begins here")
-                .rule(EMPTY_CONTINUATION)
+                .rule(Rule::NoEmptyContinuation)
+                .about(Span::at(last))
                 .hint(
                     "remove the blank line, or make it a comment; BuildKit will refuse it in a later release",
                 ),
@@ -151,7 +155,7 @@ fn statement(
         && let Err(finding) = read_heredocs(&mut statement, lines)
     {
         statement.broken = true;
-        findings.push(finding);
+        findings.push(finding.within(Span::new(start, lines.end())));
     }
     statement
 }

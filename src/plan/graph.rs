@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::operation::{Source, StageIndex};
-use super::scope::{BuildArgs, Environment, global_arguments};
+use super::outline::Declared;
+use super::scope::{BuildArgs, Environment, global_arguments, predefined_arguments};
 use super::{BaseImage, ImageName, Named, Options};
 use crate::dockerfile::{
-    Diagnostic, Diagnostics, Dockerfile, Escape, FromInstruction, Instruction, InstructionKind, Span,
+    Checks, Diagnostic, Diagnostics, Dockerfile, Escape, FromInstruction, Instruction, InstructionKind, Span,
     nearest, parse_trigger, quote,
 };
 use crate::image::{Platform, Reference};
@@ -63,6 +64,12 @@ pub struct Graph<'a> {
     pub(super) escape: Escape,
     pub(super) build_args: BuildArgs,
     pub(super) global: Environment,
+    /// The ARG instructions before the first FROM.
+    pub(super) declared: Vec<Declared>,
+    /// What checks have found.
+    pub(super) checks: Checks,
+    /// Whether all stages are wanted, not only those that the target needs.
+    everything: bool,
     pub(super) nodes: Vec<Node<'a>>,
     pub(super) target: StageIndex,
     pub(super) target_platform: Platform,
@@ -73,37 +80,65 @@ impl<'a> Graph<'a> {
     /// The graph of `dockerfile`.
     ///
     /// # Errors
-    /// If a base or the target cannot be understood.
+    /// If a base or the target cannot be understood; what checks have found stands before it, here as in the other
+    /// functions of a graph.
     pub fn new(dockerfile: &'a Dockerfile, options: &'a Options) -> Result<Self, Diagnostics> {
         let mut build_args = BuildArgs::new(options.build_args.clone());
         let target_platform = options.platform.clone().unwrap_or_else(|| options.build_platform.clone());
         let last_name = dockerfile.stages.last().and_then(|stage| stage.name()).unwrap_or_default();
         let target_stage = options.target.as_deref().unwrap_or(last_name);
-        let global = global_arguments(
-            &dockerfile.global_args,
-            &mut build_args,
-            &options.build_platform,
-            &target_platform,
-            target_stage,
-        )
-        .map_err(one)?;
+        let build_platform = &options.build_platform;
+        let predefined =
+            predefined_arguments(&mut build_args, build_platform, &target_platform, target_stage);
         let mut graph = Self {
             options,
             escape: dockerfile.directives.escape,
             build_args,
-            global,
+            global: predefined,
+            declared: Vec::new(),
+            checks: Checks::new(dockerfile, options.checks().map_err(one)?),
+            everything: false,
             nodes: Vec::new(),
             target: 0,
             target_platform,
             images: Vec::new(),
         };
-        for stage in &dockerfile.stages {
-            let node = graph.node(&stage.from, stage.name(), &stage.instructions).map_err(one)?;
-            graph.nodes.push(node);
+        graph.checks.text(dockerfile);
+        match graph.fill(dockerfile) {
+            Ok(()) => Ok(graph),
+            Err(error) => Err(graph.checks.with_error(error)),
         }
-        graph.target = graph.find_target().map_err(one)?;
-        graph.add_triggers().map_err(one)?;
-        Ok(graph)
+    }
+
+    fn fill(&mut self, dockerfile: &'a Dockerfile) -> Result<(), Diagnostic> {
+        self.check_defaults(dockerfile);
+        let predefined = std::mem::take(&mut self.global);
+        let (global, declared) =
+            global_arguments(&dockerfile.global_args, &mut self.build_args, &predefined)?;
+        (self.global, self.declared) = (global, declared);
+        for stage in &dockerfile.stages {
+            self.check_from(&stage.from);
+            let node = self.node(&stage.from, stage.name(), &stage.instructions);
+            self.nodes.push(node.map_err(|error| error.within(stage.from.span))?);
+        }
+        self.target = self.find_target()?;
+        self.add_triggers()
+    }
+
+    /// Takes all stages in, not only those that the target needs.
+    pub fn with_everything(mut self) -> Self {
+        self.everything = true;
+        self
+    }
+
+    /// What checks have found so far.
+    pub fn checks(&self) -> &Checks {
+        &self.checks
+    }
+
+    /// An error, and what checks have found before it.
+    pub(super) fn failed(&self, error: Diagnostic) -> Diagnostics {
+        self.checks.with_error(error)
     }
 
     /// Images that are needed and not found yet.
@@ -111,20 +146,25 @@ impl<'a> Graph<'a> {
     /// # Errors
     /// If a stage needs itself, or one that comes later.
     pub fn wanted(&mut self) -> Result<Vec<(usize, Wanted)>, Diagnostics> {
+        let needed = self.needed_images().map_err(|error| self.failed(error))?;
+        let images = self.images.iter().enumerate();
+        let wanted = images.filter(|(number, image)| needed.contains(number) && image.found.is_none());
+        Ok(wanted.map(|(number, image)| (number, image.clone())).collect())
+    }
+
+    fn needed_images(&mut self) -> Result<BTreeSet<usize>, Diagnostic> {
         let mut needed = BTreeSet::new();
-        for index in self.reachable().map_err(one)? {
+        for index in self.reachable()? {
             if let Some(Base::Image(image)) = self.nodes.get(index).map(|node| node.base) {
                 needed.insert(image);
             }
-            for source in self.sources(index).map_err(one)? {
+            for source in self.sources(index)? {
                 if let Source::Image(image) = source {
                     needed.insert(image);
                 }
             }
         }
-        let images = self.images.iter().enumerate();
-        let wanted = images.filter(|(number, image)| needed.contains(number) && image.found.is_none());
-        Ok(wanted.map(|(number, image)| (number, image.clone())).collect())
+        Ok(needed)
     }
 
     /// Says what image `number` is.
@@ -135,7 +175,13 @@ impl<'a> Graph<'a> {
         if let Some(wanted) = self.images.get_mut(number) {
             wanted.found = Some(image);
         }
-        self.add_triggers().map_err(one)
+        self.add_triggers().map_err(|error| self.failed(error))
+    }
+
+    /// The platform that an image was asked for, and the image, if it has been found.
+    pub(super) fn found_for(&self, number: usize) -> Option<(&Platform, &BaseImage)> {
+        let wanted = self.images.get(number)?;
+        Some((&wanted.platform, wanted.found.as_ref()?))
     }
 
     /// The image of a number, if it has been found.
@@ -310,13 +356,16 @@ impl<'a> Graph<'a> {
         let by_number = target.parse().ok().filter(|index| *index < self.nodes.len());
         self.stage_named(&target.to_ascii_lowercase())
             .or(by_number)
-            .ok_or_else(|| self.no_such_stage(target, Span::at(0)))
+            .ok_or_else(|| self.no_such_stage(target, Span::at(0)).about(Span::at(0)))
     }
 
     /// The stages that the target needs, in the order of the Dockerfile.
     pub(super) fn reachable(&mut self) -> Result<Vec<StageIndex>, Diagnostic> {
         let mut reached = BTreeSet::new();
-        let mut open = vec![self.target];
+        let mut open = match self.everything {
+            true => (0..self.nodes.len()).collect(),
+            false => vec![self.target],
+        };
         while let Some(index) = open.pop() {
             if !reached.insert(index) {
                 continue;
@@ -334,7 +383,7 @@ impl<'a> Graph<'a> {
     }
 
     /// Where the instructions of a stage take files from, apart from the context.
-    fn sources(&mut self, index: StageIndex) -> Result<Vec<Source>, Diagnostic> {
+    pub(super) fn sources(&mut self, index: StageIndex) -> Result<Vec<Source>, Diagnostic> {
         let Some(node) = self.nodes.get(index) else { return Ok(Vec::new()) };
         let span_of_triggers = node.from.span;
         let triggered = node.triggers.iter().flat_map(|trigger| {

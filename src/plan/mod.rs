@@ -7,11 +7,13 @@
 //! Invariants: nothing here does I/O; the same inputs give the same plan; stages that the target does not need are not
 //! in it, and whatever is wrong in them is not looked at.
 
+mod checks;
 mod configure;
 mod graph;
 mod history;
 mod key;
 mod operation;
+mod outline;
 mod ports;
 mod scope;
 mod stage;
@@ -20,13 +22,14 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use crate::dockerfile::{Diagnostic, Diagnostics, Span};
+use crate::dockerfile::{CheckOptions, Checks, Diagnostic, Diagnostics, Span, quote};
 use crate::image::{Descriptor, Digest, ImageConfig, Platform, Reference};
 
 pub use graph::{Base, Graph, Wanted};
 pub use history::COMMENT as HISTORY_COMMENT;
 pub use key::{Inputs, Key, KeyBuilder, KeyPart, base as base_key, step as step_key};
 pub use operation::{Operation, Run, RunMount, Script, Source, StageIndex, Transfer, Unpack};
+pub use outline::{Argument, CacheMount, Needed, Outline, Target, targets};
 
 /// What a plan is made for.
 #[derive(Debug, Clone)]
@@ -87,10 +90,30 @@ pub struct Plan {
     pub target: StageIndex,
     /// The images that stages build upon or take files from; those that nothing needs are none.
     pub images: Vec<Option<BaseImage>>,
-    /// What the author should know.
+    /// What the author should know, apart from what checks have found.
     pub warnings: Vec<Diagnostic>,
+    /// The checks, and what they have found.
+    pub checks: Checks,
+    /// What the target takes.
+    pub outline: Outline,
     /// Build arguments that no ARG declares.
     pub unused_arguments: Vec<String>,
+}
+
+/// The build argument that says which checks are made, instead of what the Dockerfile says.
+pub const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
+
+impl Options {
+    /// The options of checks that the build argument for them holds, if it is given.
+    ///
+    /// # Errors
+    /// It does not hold such options.
+    fn checks(&self) -> Result<Option<CheckOptions>, Diagnostic> {
+        let given = self.build_args.get(CHECK_ARGUMENT).map(|text| CheckOptions::parse(text));
+        given.transpose().map_err(|error| {
+            Diagnostic::error(format!("the build argument {}: {error}", quote(CHECK_ARGUMENT)), Span::at(0))
+        })
+    }
 }
 
 impl Plan {
@@ -146,20 +169,24 @@ impl Graph<'_> {
     /// # Errors
     /// What is wrong in the stages that are needed.
     pub fn plan(mut self) -> Result<Plan, Diagnostics> {
-        let reachable = self.reachable().map_err(graph::one)?;
+        let reachable = self.reachable().map_err(|error| self.failed(error))?;
         let mut stages = Vec::new();
         let mut drafts: BTreeMap<StageIndex, stage::Draft> = BTreeMap::new();
         let mut warnings = Vec::new();
         for index in reachable {
-            let draft = stage::draft(&mut self, index, &drafts, &mut warnings).map_err(graph::one)?;
+            let draft = stage::draft(&mut self, index, &drafts, &mut warnings);
+            let draft = draft.map_err(|error| self.failed(error))?;
             stages.push(draft.stage.clone());
             drafts.insert(index, draft);
         }
+        let outline = outline::of(&mut self, &drafts).map_err(|error| self.failed(error))?;
         let target = self.target;
         if let Some(stage) = stages.iter_mut().find(|stage| stage.index == target) {
             stage.config.config.labels.extend(self.options.labels.iter().cloned());
         }
         let unused_arguments = self.build_args.unused().into_iter().map(str::to_owned).collect();
-        Ok(Plan { stages, target, images: self.into_images(), warnings, unused_arguments })
+        let checks = std::mem::take(&mut self.checks);
+        let images = self.into_images();
+        Ok(Plan { stages, target, images, warnings, checks, outline, unused_arguments })
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dockerfile::{Diagnostic, Expanded, ExpandedWords, Instruction, InstructionKind, Word};
+use super::outline::Declared;
+use crate::dockerfile::{
+    Diagnostic, Expanded, ExpandedWords, Instruction, InstructionKind, Word, description,
+};
 use crate::image::Platform;
 
 /// Names and values in order; a value that is set again moves to the end, as in BuildKit.
@@ -105,17 +108,13 @@ impl BuildArgs {
     }
 }
 
-/// The global arguments: platforms, the target, and the ARG instructions before the first FROM.
-///
-/// # Errors
-/// If a default cannot be expanded.
-pub fn global_arguments(
-    instructions: &[Instruction],
+/// The arguments that are there without an ARG: platforms, and the target.
+pub fn predefined_arguments(
     build_args: &mut BuildArgs,
     build: &Platform,
     target: &Platform,
     target_stage: &str,
-) -> Result<Environment, Diagnostic> {
+) -> Environment {
     let mut global = Environment::default();
     let variant = |platform: &Platform| platform.variant.clone().unwrap_or_default();
     let predefined = [
@@ -135,21 +134,48 @@ pub fn global_arguments(
         let given = build_args.declare(name).map(str::to_owned);
         global.set(name, given.as_deref().unwrap_or(&value));
     }
+    global
+}
+
+/// The global arguments: those that are predefined, and the ARG instructions before the first FROM.
+///
+/// # Errors
+/// If a default cannot be expanded.
+pub fn global_arguments(
+    instructions: &[Instruction],
+    build_args: &mut BuildArgs,
+    predefined: &Environment,
+) -> Result<(Environment, Vec<Declared>), Diagnostic> {
+    let mut global = predefined.clone();
+    let mut declared = Vec::new();
     for instruction in instructions {
         let InstructionKind::Arg(arguments) = &instruction.kind else { continue };
         for argument in arguments {
-            let given = build_args.declare(&argument.name.value).map(str::to_owned);
+            let name = &argument.name.value;
+            let given = build_args.declare(name).map(str::to_owned);
+            let mut uses = BTreeSet::new();
             let value = match (given, &argument.default) {
                 (Some(given), _) => Some(given),
-                (None, Some(default)) => Some(global.text(default)?),
+                (None, Some(default)) => {
+                    let expanded = global.expand(default).map_err(|error| error.within(instruction.span))?;
+                    uses = expanded.used;
+                    Some(expanded.text)
+                }
                 (None, None) => None,
             };
-            if let Some(value) = value {
-                global.set(&argument.name.value, &value);
+            if let Some(value) = &value {
+                global.set(name, value);
             }
+            declared.push(Declared {
+                name: name.clone(),
+                value,
+                description: description(&instruction.comments, name).map(str::to_owned),
+                span: instruction.span,
+                uses,
+            });
         }
     }
-    Ok(global)
+    Ok((global, declared))
 }
 
 #[cfg(test)]

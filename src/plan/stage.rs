@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::checks::Survey;
 use super::graph::{Base, Graph, of_trigger};
 use super::history::{self, COMMENT};
 use super::operation::{Operation, Run, RunMount, Script, Source, StageIndex, Transfer, Unpack};
@@ -21,7 +22,7 @@ const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
 /// Where a step finds its script, if that is a file of its own.
 const SCRIPT_DIRECTORY: &str = "/dev/pipes";
 /// ARGs that are settings of BuildKit and no variables.
-const NO_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+pub(super) const NO_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
 /// A stage and what stages built upon it need to know.
 #[derive(Debug, Clone)]
@@ -29,7 +30,9 @@ pub(super) struct Draft {
     pub stage: Stage,
     pub environment: Environment,
     /// The ARGs declared so far, in order, with their values.
-    arguments: Vec<(String, Option<String>)>,
+    pub arguments: Vec<(String, Option<String>)>,
+    /// What checks and outlines need to know of it.
+    pub survey: Survey,
 }
 
 /// Plans a stage. Stages it needs are in `drafts`.
@@ -43,6 +46,7 @@ pub(super) fn draft(
         return Err(Diagnostic::error("the stage is missing", Span::at(0)));
     };
     let mut draft = Draft::begin(graph, &node, index, drafts);
+    let mut survey = Survey::begin(graph, &node, drafts);
     let total = usize::from(matches!(node.base, Base::Image(_)))
         + node
             .triggers
@@ -63,14 +67,18 @@ pub(super) fn draft(
     let span = node.from.image.span;
     for trigger in &node.triggers {
         writer.in_trigger = true;
-        writer
-            .instruction(&mut draft, trigger, span)
-            .map_err(|found| of_trigger(&trigger.original, &Diagnostics(vec![found]), span))?;
+        survey.look(writer.graph, &draft, trigger, Some(node.from.span));
+        writer.instruction(&mut draft, trigger, span).map_err(|found| {
+            of_trigger(&trigger.original, &Diagnostics(vec![found]), span).within(node.from.span)
+        })?;
     }
     writer.in_trigger = false;
     for instruction in node.instructions {
-        writer.instruction(&mut draft, instruction, instruction.span)?;
+        survey.look(writer.graph, &draft, instruction, None);
+        let done = writer.instruction(&mut draft, instruction, instruction.span);
+        done.map_err(|error| error.within(instruction.span))?;
     }
+    draft.survey = survey;
     Ok(draft)
 }
 
@@ -126,6 +134,7 @@ impl Draft {
             },
             environment,
             arguments,
+            survey: Survey::default(),
         }
     }
 

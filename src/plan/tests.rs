@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{BaseImage, Graph, ImageName, Named, Operation, Options, Plan, Source};
-use crate::dockerfile::{self, Diagnostics, Source as Text};
+use crate::dockerfile::{self, Diagnostic, Diagnostics, Source as Text};
 use crate::image::{Digest, ImageConfig, Platform};
 
 fn options() -> Options {
@@ -48,7 +48,9 @@ fn error(text: &str) -> String {
 }
 
 fn error_with(text: &str, options: &Options) -> String {
-    let found = plan_with(text, options, &base("{}")).unwrap_err();
+    let mut found = plan_with(text, options, &base("{}")).unwrap_err();
+    // What checks have found stands there, too.
+    found.0.retain(Diagnostic::is_error);
     found.render(Text { name: "Dockerfile", text }, false)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::redact::masked_in_place;
-use crate::dockerfile::{Diagnostics, LineIndex, Severity, Source};
+use crate::dockerfile::{Diagnostics, LineIndex, Rule, Severity, Source};
 
 /// Findings and the text they are about. It is an error where the findings are.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +70,8 @@ impl Serialize for Findings {
             severity: &'static str,
             #[serde(skip_serializing_if = "Option::is_none")]
             rule: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            url: Option<String>,
             message: &'a str,
             line: usize,
             column: usize,
@@ -86,7 +88,8 @@ impl Serialize for Findings {
                     Severity::Warning => "warning",
                     Severity::Error => "error",
                 },
-                rule: finding.rule,
+                rule: finding.rule.map(Rule::name),
+                url: finding.rule.and_then(Rule::url),
                 message: &finding.message,
                 line: start.line,
                 column: start.column,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::call::{self, Call};
 use super::error::{Problem, SettingsError};
 use super::file::ConfigFile;
 use super::flags::BuildFlags;
@@ -10,7 +11,9 @@ use super::output::{self, Typed};
 use super::surroundings::Surroundings;
 use super::values::{compression, first, first_switch, pair, parallel, set};
 use super::{contexts, variables};
+use crate::build::inspect::CHECK_ARGUMENT;
 use crate::build::request::{BuildRequest, DockerfileSource, Output};
+use crate::dockerfile::CheckOptions;
 use crate::image::{Platform, Reference};
 use crate::layer::Compression;
 use crate::registry::Environment;
@@ -22,6 +25,8 @@ pub struct BuildSettings {
     pub request: BuildRequest,
     /// Where it is told what came of it.
     pub results: ResultFiles,
+    /// What is asked of the Dockerfile instead, if anything is.
+    pub call: Call,
 }
 
 /// Files that the result of a build is written to.
@@ -91,7 +96,8 @@ pub(super) fn resolve(
         umask: surroundings.umask,
     };
     let results = ResultFiles { iidfile: flags.iidfile.clone(), metadata_file: flags.metadata_file.clone() };
-    Ok(BuildSettings { request, results })
+    let call = call::resolve(flags.call.as_deref(), flags.check)?;
+    Ok(BuildSettings { request, results, call })
 }
 
 /// Reads the value of a flag.
@@ -185,6 +191,10 @@ fn build_args(typed: &[String], environment: &Environment) -> Result<ArgumentsAn
                 }
             }
         }
+    }
+    if let Some((name, options)) = arguments.iter().find(|(name, _)| name == CHECK_ARGUMENT) {
+        let wrong = |problem| Problem::saying(format!("{name}: {problem}")).at(&Origin::Flag(FLAG));
+        CheckOptions::parse(options).map_err(wrong)?;
     }
     let argument = arguments.iter().find(|(name, _)| name == variables::SOURCE_DATE_EPOCH);
     let (value, origin) = match (argument, environment.get(variables::SOURCE_DATE_EPOCH)) {

@@ -64,4 +64,8 @@ pub struct BuildFlags {
     pub iidfile: Option<PathBuf>,
     /// `--metadata-file`
     pub metadata_file: Option<PathBuf>,
+    /// `--call`
+    pub call: Option<String>,
+    /// `--check`
+    pub check: bool,
 }

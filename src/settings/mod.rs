@@ -7,7 +7,7 @@
 //! | `file` | the configuration file: where it is, what may stand in it |
 //! | `origin`, `error` | where a value came from; what is wrong with it |
 //! | `values`, `fields`, `output`, `contexts` | texts that users type, as values |
-//! | `registry`, `state`, `reporting`, `build` | the resolved settings |
+//! | `registry`, `state`, `reporting`, `build`, `call` | the resolved settings |
 //!
 //! # Invariants
 //! 1. A flag goes before the environment, that before the file, that before the default. Lists are taken together; where
@@ -18,6 +18,7 @@
 //!    certificates), none is written but the state directory, which is made.
 
 mod build;
+mod call;
 mod contexts;
 mod error;
 mod fields;
@@ -34,6 +35,7 @@ mod values;
 pub mod variables;
 
 pub use build::{BuildSettings, ResultFiles};
+pub use call::{Call, Method};
 pub use error::SettingsError;
 pub use file::ConfigFile;
 pub use flags::{BuildFlags, GlobalFlags, RegistryFlags};

@@ -134,7 +134,7 @@ fn health(check: &Healthcheck) -> Value {
 fn dockerfile(file: &Dockerfile, source: &str) -> Value {
     let index = LineIndex::new(source);
     let blank_lines =
-        file.warnings.0.iter().filter(|finding| finding.rule == Some("NoEmptyContinuation")).count();
+        file.warnings.0.iter().filter(|finding| finding.rule == Some(Rule::NoEmptyContinuation)).count();
     let stages: Vec<Value> = file
         .stages
         .iter()

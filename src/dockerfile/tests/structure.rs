@@ -250,7 +250,7 @@ fn directives_are_kept() {
     let directives = parse(source).unwrap().directives;
     assert_eq!(directives.syntax.unwrap().value, "docker/dockerfile:1.7-labs");
     assert_eq!(directives.escape, Escape::Backtick);
-    let check = directives.check.unwrap();
+    let check = directives.check.unwrap().value;
     assert!(check.error && check.skip.contains("A"));
 }
 
