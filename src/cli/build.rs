@@ -31,6 +31,8 @@ Examples:
     cofferdam build -t app:v1 -o type=docker,dest=app.tar .
   Use an image and a directory under names of their own:
     cofferdam build --build-context base=docker-image://debian:12 --build-context shared=../shared .
+  Let a step know a token, which no layer has: RUN --mount=type=secret,id=token …
+    cofferdam build --secret id=token,env=CI_JOB_TOKEN -t app:v1 .
   Get the same digest every time:
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) cofferdam build -t app:v1 .
 
@@ -58,6 +60,12 @@ pub struct BuildArgs {
     /// Use a directory, docker-image://IMAGE, oci-layout://DIR[:TAG] or target:STAGE where FROM or --from says NAME
     #[arg(long = "build-context", value_name = "NAME=VALUE", help_heading = SOURCE)]
     build_contexts: Vec<String>,
+    /// Let steps that mount it know a secret: a file or an environment variable
+    #[arg(long = "secret", value_name = "id=NAME,src=FILE|env=VARIABLE", help_heading = SOURCE)]
+    secrets: Vec<String>,
+    /// Let steps that mount it use an SSH agent [default socket: $SSH_AUTH_SOCK]
+    #[arg(long = "ssh", value_name = "default|NAME[=SOCKET]", help_heading = SOURCE)]
+    agents: Vec<String>,
 
     /// Name the image; may be given several times
     #[arg(short, long = "tag", value_name = "NAME[:TAG]", help_heading = IMAGE)]
@@ -102,7 +110,7 @@ pub struct BuildArgs {
 impl BuildArgs {
     /// As `settings` takes them.
     fn lower(self) -> (BuildFlags, RegistryArgs) {
-        let Self { context, file, target, build_args, build_contexts, .. } = self;
+        let Self { context, file, target, build_args, build_contexts, secrets, agents, .. } = self;
         let Self { tags, labels, platform, compression, push, outputs, iidfile, metadata_file, .. } = self;
         let Self { no_cache, parallel, require_isolation, registry, .. } = self;
         let flags = BuildFlags {
@@ -112,6 +120,8 @@ impl BuildArgs {
             target,
             build_args,
             build_contexts,
+            secrets,
+            agents,
             labels,
             platform,
             outputs,
@@ -211,6 +221,8 @@ mod tests {
             tags: Vec::new(),
             build_args: Vec::new(),
             labels: Vec::new(),
+            secrets: Vec::new(),
+            agents: Vec::new(),
             platform: None,
             named_contexts: Vec::new(),
             outputs: Vec::new(),

@@ -9,7 +9,7 @@ use super::origin::{Given, Origin};
 use super::output::{self, Typed};
 use super::surroundings::Surroundings;
 use super::values::{compression, first, first_switch, pair, parallel, set};
-use super::{contexts, variables};
+use super::{contexts, secrets, variables};
 use crate::build::request::{BuildRequest, DockerfileSource, Output};
 use crate::image::{Platform, Reference};
 use crate::layer::Compression;
@@ -70,6 +70,8 @@ pub(super) fn resolve(
         tags,
         build_args,
         labels: labels(&flags.labels)?,
+        secrets: secrets::secrets(&flags.secrets, environment)?,
+        agents: secrets::agents(&flags.agents, environment)?,
         platform: platform.map(|given| given.value),
         named_contexts: named_contexts(&flags.build_contexts)?,
         outputs,

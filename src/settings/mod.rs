@@ -28,6 +28,7 @@ mod origin;
 mod output;
 mod registry;
 mod reporting;
+mod secrets;
 mod state;
 mod surroundings;
 mod values;
