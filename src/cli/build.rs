@@ -60,11 +60,11 @@ pub struct BuildArgs {
     /// Use a directory, docker-image://IMAGE, oci-layout://DIR[:TAG] or target:STAGE where FROM or --from says NAME
     #[arg(long = "build-context", value_name = "NAME=VALUE", help_heading = SOURCE)]
     build_contexts: Vec<String>,
-    /// Let steps that mount it know a secret: a file or an environment variable
-    #[arg(long = "secret", value_name = "id=NAME,src=FILE|env=VARIABLE", help_heading = SOURCE)]
+    /// Let steps that mount it know a secret: src=FILE, or env=VARIABLE
+    #[arg(long = "secret", value_name = "id=NAME,KEY=VALUE", help_heading = SOURCE)]
     secrets: Vec<String>,
-    /// Let steps that mount it use an SSH agent [default socket: $SSH_AUTH_SOCK]
-    #[arg(long = "ssh", value_name = "default|NAME[=SOCKET]", help_heading = SOURCE)]
+    /// Let steps that mount it use an SSH agent: default, or a name [default: $SSH_AUTH_SOCK]
+    #[arg(long = "ssh", value_name = "NAME[=SOCKET]", help_heading = SOURCE)]
     agents: Vec<String>,
 
     /// Name the image; may be given several times

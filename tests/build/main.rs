@@ -12,6 +12,7 @@ mod differential;
 mod faults;
 mod kills;
 mod mistakes;
+mod mounts;
 mod pod;
 
 use std::path::Path;
