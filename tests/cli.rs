@@ -183,7 +183,10 @@ fn an_empty_store() {
     assert_eq!((ran.status, &*ran.stdout), (0, "[]\n"));
     let ran = run(&cofferdam, &["prune", "--all"]);
     assert_eq!((ran.status, &*ran.stderr), (0, ""));
-    assert_eq!(ran.stdout, "freed 0 B: 0 blobs, 0 cache records, 0 unfinished downloads; 0 B left\n");
+    assert_eq!(
+        ran.stdout,
+        "freed 0 B: 0 blobs, 0 cache records, 0 cache mounts, 0 unfinished downloads, 0 root filesystems; 0 B left\n"
+    );
     assert!(cofferdam.home().join(".local/share/cofferdam/oci-layout").exists());
 }
 

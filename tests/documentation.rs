@@ -13,7 +13,7 @@ use std::process::Command;
 const MOST_LINES: usize = 660;
 
 /// Absolute paths that mean the same on every machine, or in every container.
-const PLACES: [&str; 14] = [
+const PLACES: [&str; 15] = [
     "/etc/",
     "/dev/",
     "/proc",
@@ -27,6 +27,7 @@ const PLACES: [&str; 14] = [
     "/cache/",
     "/workspace",
     "/src/",
+    "/root/.cache/",
     "/v2/",
 ];
 

@@ -10,9 +10,10 @@ use futures_util::future::try_join_all;
 use super::error::BuildError;
 use super::ignored;
 use super::images::Found;
+use super::mounts;
 use super::request::{BuildRequest, ContextSource, DockerfileSource, NamedContext, Services};
 use super::transfer::TransferError;
-use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, Network, nearest, quote};
+use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, nearest, quote};
 use crate::image::Platform;
 use crate::plan::{Graph, ImageName, Named, Operation, Options, Plan};
 use crate::report::{Event, Findings, Report};
@@ -180,14 +181,8 @@ fn is_known_frontend(image: &str) -> bool {
 fn unsupported(plan: &Plan) -> Option<Diagnostic> {
     let steps = plan.stages.iter().flat_map(|stage| &stage.steps);
     steps.into_iter().find_map(|step| match &step.operation {
-        Operation::Run(run) => match (run.mounts.first(), run.network) {
-            (Some(mount), _) => Some(Diagnostic::error("`RUN --mount` is not supported yet", mount.span)),
-            (None, Network::None) => {
-                Some(Diagnostic::error("`RUN --network=none` is not supported yet", step.span))
-            }
-            _ => None,
-        },
-        _ => None,
+        Operation::Run(run) => mounts::unsupported(run),
+        Operation::Transfer(_) | Operation::MakeDirectory { .. } => None,
     })
 }
 

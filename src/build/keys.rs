@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::contexts::Contexts;
 use super::error::BuildError;
 use super::inputs::Text;
+use super::mounts;
 use super::transfer::Selection;
 use crate::layer::LayerOptions;
 use crate::plan::{
@@ -20,6 +21,18 @@ pub(super) struct StepKey {
     pub parts: Vec<KeyPart>,
     /// The files that a transfer from a context selects.
     pub selection: Option<Arc<Selection>>,
+    /// The files that mounts of a RUN take from contexts, by the number of the mount.
+    pub mounts: BTreeMap<usize, Arc<Selection>>,
+    /// What identifies the files that the step takes, in the order of its sources.
+    pub sources: Vec<String>,
+}
+
+/// The files that a step takes.
+#[derive(Debug, Default)]
+struct Taken {
+    sources: Vec<String>,
+    selection: Option<Arc<Selection>>,
+    mounts: BTreeMap<usize, Arc<Selection>>,
 }
 
 /// The keys of a plan.
@@ -53,10 +66,11 @@ impl Keys {
                 },
             };
             for (number, step) in stage.steps.iter().enumerate() {
-                let (sources, selection) = keys.sources(plan, step, contexts, text)?;
+                let Taken { sources, selection, mounts } = keys.taken(plan, step, contexts, text)?;
                 let inputs = Inputs { sources, layer: layer.clone() };
                 let (key, parts) = step_key(&parent, &step.operation, &stage.platform, &inputs);
-                keys.steps.insert((stage.index, number), StepKey { key, parts, selection });
+                let sources = inputs.sources;
+                keys.steps.insert((stage.index, number), StepKey { key, parts, selection, mounts, sources });
                 parent = key;
             }
             keys.stages.insert(stage.index, parent);
@@ -64,14 +78,8 @@ impl Keys {
         Ok(keys)
     }
 
-    /// What identifies the files that a step takes.
-    fn sources(
-        &self,
-        plan: &Plan,
-        step: &Step,
-        contexts: &Contexts,
-        text: &Text,
-    ) -> Result<(Vec<String>, Option<Arc<Selection>>), BuildError> {
+    /// The files that a step takes, and what identifies them.
+    fn taken(&self, plan: &Plan, step: &Step, contexts: &Contexts, text: &Text) -> Result<Taken, BuildError> {
         let of = |source: &Source| match source {
             Source::Stage(index) => self.stages.get(index).map(ToString::to_string).unwrap_or_default(),
             Source::Image(number) => {
@@ -82,15 +90,32 @@ impl Keys {
         match &step.operation {
             Operation::Transfer(transfer) => {
                 match contexts.select(transfer).map_err(|error| text.transfer_error(error))? {
-                    Some(selection) => Ok((vec![selection.digest().to_string()], Some(Arc::new(selection)))),
-                    None => Ok((vec![of(&transfer.source)], None)),
+                    Some(selection) => Ok(Taken {
+                        sources: vec![selection.digest().to_string()],
+                        selection: Some(Arc::new(selection)),
+                        ..Taken::default()
+                    }),
+                    None => Ok(Taken { sources: vec![of(&transfer.source)], ..Taken::default() }),
                 }
             }
             Operation::Run(run) => {
-                let sources = run.mounts.iter().filter_map(|mount| mount.source.as_ref());
-                Ok((sources.map(of).collect(), None))
+                let mut taken = Taken::default();
+                for (number, mount) in run.mounts.iter().enumerate() {
+                    let Some(source) = &mount.source else { continue };
+                    if mounts::is_of_context(mount)
+                        && let Some(transfer) = mounts::transfer(mount)
+                        && let Some(selection) =
+                            contexts.select(&transfer).map_err(|error| text.transfer_error(error))?
+                    {
+                        taken.sources.push(mounts::identity(&selection));
+                        taken.mounts.insert(number, Arc::new(selection));
+                    } else {
+                        taken.sources.push(of(source));
+                    }
+                }
+                Ok(taken)
             }
-            Operation::MakeDirectory { .. } => Ok((Vec::new(), None)),
+            Operation::MakeDirectory { .. } => Ok(Taken::default()),
         }
     }
 

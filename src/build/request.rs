@@ -26,6 +26,10 @@ pub struct BuildRequest {
     pub build_args: Vec<(String, String)>,
     /// `--label`, which override the Dockerfile's, each name once.
     pub labels: Vec<(String, String)>,
+    /// `--secret`, each name once.
+    pub secrets: Vec<(String, SecretValue)>,
+    /// `--ssh`, each name once: the sockets of agents.
+    pub agents: Vec<(String, PathBuf)>,
     /// `--platform`; the machine's if none is given.
     pub platform: Option<Platform>,
     /// `--build-context NAME=…`, each name once.
@@ -44,6 +48,28 @@ pub struct BuildRequest {
     pub parallel: usize,
     /// The user's own umask: for files and directories that the user asked for. The process's is another.
     pub umask: u32,
+}
+
+/// What a step may know and nobody else. It prints as `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretValue(Arc<[u8]>);
+
+impl SecretValue {
+    /// Takes a secret in.
+    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The secret itself, for a step alone.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// Where the files of a build are.

@@ -1,6 +1,7 @@
 //! RUN: a step in the sandbox.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -8,8 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::error::BuildError;
+use super::mounts::Mounts;
 use super::request::Cancellation;
 use super::users;
+use crate::dockerfile::Network;
 use crate::plan::Run;
 use crate::report::{LiveStep, StepFailure, Stream};
 use crate::sandbox::{Exit, HOSTNAME, Root, Running, Sandbox, SandboxError, Step, StepFile};
@@ -41,6 +44,7 @@ pub(super) fn run(
     sandbox: &Sandbox,
     root: &Root,
     run: &Run,
+    mounts: &Mounts,
     user: &users::User,
     live: &LiveStep,
     cancel: &Cancellation,
@@ -48,9 +52,10 @@ pub(super) fn run(
     root.take_snapshot()?;
     // Container engines make the working directory of a process where it is missing.
     root.ensure_directory(Path::new(&run.directory))?;
-    let running = sandbox.start(root, &step(run, user))?;
     let last = Arc::new(Mutex::new(LastLines::default()));
-    let ended = watch(running, live, cancel, &last);
+    let ended =
+        sandbox.start(root, &step(run, mounts, user)).and_then(|running| watch(running, live, cancel, &last));
+    mounts.keep(root)?;
     let output = last.lock().unwrap_or_else(PoisonError::into_inner).take();
     let failure = match ended {
         Ok(Exit::Status(0)) => return Ok(Ended::Done),
@@ -73,7 +78,7 @@ fn reason(error: &std::io::Error) -> String {
     }
 }
 
-fn step(run: &Run, user: &users::User) -> Step {
+fn step(run: &Run, mounts: &Mounts, user: &users::User) -> Step {
     let mut environment = run.environment.clone();
     for (name, value) in &run.hidden_environment {
         if !environment.iter().any(|(known, _)| known == name) {
@@ -83,9 +88,14 @@ fn step(run: &Run, user: &users::User) -> Step {
     if !environment.iter().any(|(name, _)| name == "HOME") {
         environment.push(("HOME".to_owned(), user.home.clone()));
     }
+    let mut environment: Vec<(OsString, OsString)> =
+        environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    // What a mount gives stands for what the Dockerfile says.
+    environment.retain(|(name, _)| !mounts.environment.iter().any(|(given, _)| given == name));
+    environment.extend(mounts.environment.iter().cloned());
     Step {
         arguments: run.arguments.iter().map(Into::into).collect(),
-        environment: environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        environment,
         directory: run.directory.clone().into(),
         uid: user.uid,
         gid: user.gid,
@@ -102,6 +112,8 @@ fn step(run: &Run, user: &users::User) -> Step {
                 mode: 0o755,
             })
             .collect(),
+        mounts: mounts.list.clone(),
+        network: run.network != Network::None,
     }
 }
 

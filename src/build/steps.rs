@@ -7,6 +7,7 @@ use super::executor::Executor;
 use super::fetch::blocking;
 use super::keys::StepKey;
 use super::layers::Layer;
+use super::mounts;
 use super::roots::{Rooted, Whose};
 use super::run::{self, Ended};
 use super::transfer::{Origin, Reading, Selection, Target};
@@ -32,7 +33,7 @@ impl Executor {
             return Err(BuildError::refused("the plan has no such step"));
         };
         match &step.operation {
-            Operation::Run(run) => self.execute_run(stage, step, run, below, live).await,
+            Operation::Run(run) => self.execute_run(stage, step, run, key, below, live).await,
             Operation::MakeDirectory { path, user } => {
                 self.fill_root_if_a_run_follows(stage, number, below).await?;
                 let tree = self.fetcher.tree(below).await?;
@@ -77,7 +78,10 @@ impl Executor {
     }
 
     /// Selects the files of a transfer in a stage or an image.
-    async fn select_from_root(self: &Arc<Self>, transfer: &Transfer) -> Result<Arc<Selection>, BuildError> {
+    pub(super) async fn select_from_root(
+        self: &Arc<Self>,
+        transfer: &Transfer,
+    ) -> Result<Arc<Selection>, BuildError> {
         let (whose, layers, name) = match &transfer.source {
             Source::Stage(index) => {
                 let name = self.plan.stage(*index).and_then(|stage| stage.name.clone());
@@ -147,6 +151,7 @@ impl Executor {
         stage: &Stage,
         step: &Step,
         run: &Run,
+        key: &StepKey,
         below: &[Layer],
         live: &Arc<LiveStep>,
     ) -> Result<LayerBlob, BuildError> {
@@ -156,12 +161,15 @@ impl Executor {
         let sandbox = self.sandbox().await?;
         let root = self.roots.fill(&mut rooted, below, &sandbox, &self.fetcher).await?;
         let tree = self.fetcher.tree(below).await?;
+        let mounts = self.mounts(run, key, &root).await?;
         let ended = {
             let (root, live, run) = (Arc::clone(&root), Arc::clone(live), run.clone());
+            let executor = Arc::clone(self);
             let cancellation = self.services.cancellation.clone();
             blocking(move || {
                 let user = look_up(&tree, &run.user)?;
-                run::run(&sandbox, &root, &run, &user, &live, &cancellation)
+                run::run(&sandbox, &root, &run, &mounts, &user, &live, &cancellation)
+                    .map_err(|error| mounts::located(&run, error, &executor.text))
             })
             .await?
         };

@@ -34,6 +34,8 @@ Examples:
     cofferdam build --build-context base=docker-image://debian:12 --build-context shared=../shared .
   Check the Dockerfile, and have what is found as JSON:
     cofferdam build --call=check,format=json .
+  Let a step know a token, which no layer has: RUN --mount=type=secret,id=token …
+    cofferdam build --secret id=token,env=CI_JOB_TOKEN -t app:v1 .
   Get the same digest every time:
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) cofferdam build -t app:v1 .
 
@@ -61,6 +63,12 @@ pub struct BuildArgs {
     /// Use a directory, docker-image://IMAGE, oci-layout://DIR[:TAG] or target:STAGE where FROM or --from says NAME
     #[arg(long = "build-context", value_name = "NAME=VALUE", help_heading = SOURCE)]
     build_contexts: Vec<String>,
+    /// Let steps that mount it know a secret: src=FILE, or env=VARIABLE
+    #[arg(long = "secret", value_name = "id=NAME,KEY=VALUE", help_heading = SOURCE)]
+    secrets: Vec<String>,
+    /// Let steps that mount it use an SSH agent: default, or a name [default: $SSH_AUTH_SOCK]
+    #[arg(long = "ssh", value_name = "NAME[=SOCKET]", help_heading = SOURCE)]
+    agents: Vec<String>,
 
     /// Name the image; may be given several times
     #[arg(short, long = "tag", value_name = "NAME[:TAG]", help_heading = IMAGE)]
@@ -111,7 +119,7 @@ pub struct BuildArgs {
 impl BuildArgs {
     /// As `settings` takes them.
     fn lower(self) -> (BuildFlags, RegistryArgs) {
-        let Self { context, file, target, build_args, build_contexts, .. } = self;
+        let Self { context, file, target, build_args, build_contexts, secrets, agents, .. } = self;
         let Self { tags, labels, platform, compression, push, outputs, iidfile, metadata_file, .. } = self;
         let Self { no_cache, parallel, require_isolation, registry, call, check, .. } = self;
         let flags = BuildFlags {
@@ -121,6 +129,8 @@ impl BuildArgs {
             target,
             build_args,
             build_contexts,
+            secrets,
+            agents,
             labels,
             platform,
             outputs,
@@ -225,6 +235,8 @@ mod tests {
             tags: Vec::new(),
             build_args: Vec::new(),
             labels: Vec::new(),
+            secrets: Vec::new(),
+            agents: Vec::new(),
             platform: None,
             named_contexts: Vec::new(),
             outputs: Vec::new(),

@@ -251,7 +251,7 @@ fn of_sandbox(error: &SandboxError) -> Kind {
         SandboxError::Unusable { .. } | SandboxError::Host { .. } | SandboxError::SupervisorLost => {
             Kind::Sandbox
         }
-        SandboxError::Program { .. } => Kind::Step,
+        SandboxError::Program { .. } | SandboxError::MountPoint { .. } => Kind::Step,
     }
 }
 

@@ -79,6 +79,7 @@ pub(super) async fn run(arguments: PruneArgs, session: &Session) -> Result<(), C
 struct Freed {
     blobs: u64,
     records: u64,
+    cache_mounts: u64,
     downloads: u64,
     roots: u64,
     freed_bytes: u64,
@@ -87,18 +88,19 @@ struct Freed {
 
 impl From<Pruned> for Freed {
     fn from(pruned: Pruned) -> Self {
-        let Pruned { blobs, records, downloads, roots, bytes, left } = pruned;
-        Self { blobs, records, downloads, roots, freed_bytes: bytes, left_bytes: left }
+        let Pruned { blobs, records, mounts, downloads, roots, bytes, left } = pruned;
+        Self { blobs, records, cache_mounts: mounts, downloads, roots, freed_bytes: bytes, left_bytes: left }
     }
 }
 
 fn in_words(pruned: &Pruned) -> String {
     let counted = |number: u64, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
     format!(
-        "freed {}: {}, {}, {}, {}; {} left\n",
+        "freed {}: {}, {}, {}, {}, {}; {} left\n",
         bytes(pruned.bytes),
         counted(pruned.blobs, "blob"),
         counted(pruned.records, "cache record"),
+        counted(pruned.mounts, "cache mount"),
         counted(pruned.downloads, "unfinished download"),
         counted(pruned.roots, "root filesystem"),
         bytes(pruned.left)
@@ -147,10 +149,11 @@ mod tests {
 
     #[test]
     fn what_was_freed_in_words() {
-        let pruned = Pruned { blobs: 1, records: 0, downloads: 2, roots: 1, bytes: 1_500_000, left: 12 };
+        let pruned =
+            Pruned { blobs: 1, records: 0, mounts: 1, downloads: 2, roots: 1, bytes: 1_500_000, left: 12 };
         assert_eq!(
             in_words(&pruned),
-            "freed 1.5 MB: 1 blob, 0 cache records, 2 unfinished downloads, 1 root filesystem; 12 B left\n"
+            "freed 1.5 MB: 1 blob, 0 cache records, 1 cache mount, 2 unfinished downloads, 1 root filesystem; 12 B left\n"
         );
     }
 }

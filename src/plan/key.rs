@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::operation::{Operation, Run, Source, Transfer};
-use crate::dockerfile::Network;
+use crate::dockerfile::{FileAttributes, Mount, Network};
 use crate::image::{Digest, Platform, Sha256};
 
 /// Version of what goes into keys, and of what steps make of it. To be raised whenever either changes.
@@ -162,7 +162,52 @@ fn run_fields(builder: &mut KeyBuilder, run: &Run) {
     };
     builder.field("network", network);
     for mount in &run.mounts {
-        builder.field("mount", &format!("{:?}", mount.mount));
+        mount_fields(builder, &mount.mount);
+    }
+}
+
+/// All that a mount says. Where its files come from is in the sources; of a secret neither the value nor whether there is one
+/// is in a key, and of a cache not what it holds.
+fn mount_fields(builder: &mut KeyBuilder, mount: &Mount) {
+    let switch = |on: bool| if on { "yes" } else { "no" };
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    match mount {
+        Mount::Bind { from, source, target, writable } => {
+            builder.field("mount", "bind").field("mount target", target).field("mount source", source);
+            builder
+                .field("mount from elsewhere", switch(from.is_some()))
+                .field("mount writable", switch(*writable));
+        }
+        Mount::Cache { id, from, source, target, read_only, sharing, file } => {
+            builder.field("mount", "cache").field("mount target", target).field("mount source", source);
+            builder.field("mount from elsewhere", switch(from.is_some())).field("mount id", &text(id));
+            builder
+                .field("mount read-only", switch(*read_only))
+                .field("mount sharing", &format!("{sharing:?}"));
+            file_fields(builder, file);
+        }
+        Mount::Tmpfs { target, size, read_only } => {
+            let size = size.map(|size| size.to_string()).unwrap_or_default();
+            builder.field("mount", "tmpfs").field("mount target", target).field("mount size", &size);
+            builder.field("mount read-only", switch(*read_only));
+        }
+        Mount::Secret { id, target, env, required, file } => {
+            builder.field("mount", "secret").field("mount id", id).field("mount target", &text(target));
+            builder.field("mount variable", &text(env)).field("mount required", switch(*required));
+            file_fields(builder, file);
+        }
+        Mount::Ssh { id, target, required, file } => {
+            builder.field("mount", "ssh").field("mount id", id).field("mount target", &text(target));
+            builder.field("mount required", switch(*required));
+            file_fields(builder, file);
+        }
+    }
+}
+
+fn file_fields(builder: &mut KeyBuilder, file: &FileAttributes) {
+    let FileAttributes { mode, uid, gid } = file;
+    for (name, value) in [("mount mode", mode), ("mount uid", uid), ("mount gid", gid)] {
+        builder.field(name, &value.map(|value| value.to_string()).unwrap_or_default());
     }
 }
 
@@ -224,6 +269,72 @@ mod tests {
             };
             prop_assert_eq!(key(&a) == key(&b), a == b);
         }
+    }
+
+    #[test]
+    fn every_word_of_a_mount_is_in_the_key() {
+        use crate::dockerfile::Sharing;
+        let file = FileAttributes::default();
+        let (text, some) = (String::new, || Some("x".to_owned()));
+        let cache = |id, from, source: &str, target: &str, read_only, sharing, file| {
+            let (source, target) = (source.to_owned(), target.to_owned());
+            Mount::Cache { id, from, source, target, read_only, sharing, file }
+        };
+        let bind = |from, source: &str, target: &str, writable| {
+            let (source, target) = (source.to_owned(), target.to_owned());
+            Mount::Bind { from, source, target, writable }
+        };
+        let secret = |id: &str, target, env, required, file| {
+            let id = id.to_owned();
+            Mount::Secret { id, target, env, required, file }
+        };
+        let ssh = |id: &str, target, required, file| Mount::Ssh { id: id.to_owned(), target, required, file };
+        let (shared, mode) = (Sharing::Shared, FileAttributes { mode: Some(0), ..file });
+        let owned = [FileAttributes { uid: Some(0), ..file }, FileAttributes { gid: Some(0), ..file }];
+        let mounts = [
+            bind(None, "", "", false),
+            bind(some(), "", "", false),
+            bind(None, "x", "", false),
+            bind(None, "", "x", false),
+            bind(None, "", "", true),
+            cache(None, None, "", "", false, shared, file),
+            cache(some(), None, "", "", false, shared, file),
+            cache(None, some(), "", "", false, shared, file),
+            cache(None, None, "x", "", false, shared, file),
+            cache(None, None, "", "x", false, shared, file),
+            cache(None, None, "", "", true, shared, file),
+            cache(None, None, "", "", false, Sharing::Locked, file),
+            cache(None, None, "", "", false, Sharing::Private, file),
+            cache(None, None, "", "", false, shared, mode),
+            cache(None, None, "", "", false, shared, owned[0]),
+            cache(None, None, "", "", false, shared, owned[1]),
+            Mount::Tmpfs { target: text(), size: None, read_only: false },
+            Mount::Tmpfs { target: "x".to_owned(), size: None, read_only: false },
+            Mount::Tmpfs { target: text(), size: Some(1), read_only: false },
+            Mount::Tmpfs { target: text(), size: None, read_only: true },
+            secret("", None, None, false, file),
+            secret("x", None, None, false, file),
+            secret("", some(), None, false, file),
+            secret("", None, some(), false, file),
+            secret("", None, None, true, file),
+            secret("", None, None, false, mode),
+            secret("", None, None, false, owned[0]),
+            ssh("", None, false, file),
+            ssh("x", None, false, file),
+            ssh("", some(), false, file),
+            ssh("", None, true, file),
+            ssh("", None, false, mode),
+            ssh("", None, false, owned[1]),
+        ];
+        let key = |mounts: &[&Mount]| {
+            let mut builder = KeyBuilder::new("test");
+            mounts.iter().for_each(|mount| mount_fields(&mut builder, mount));
+            builder.finish().0
+        };
+        let mut keys: std::collections::BTreeSet<Key> = mounts.iter().map(|mount| key(&[mount])).collect();
+        assert_eq!(keys.len(), mounts.len());
+        // And so is their order.
+        assert!(keys.insert(key(&[&mounts[0], &mounts[5]])) && keys.insert(key(&[&mounts[5], &mounts[0]])));
     }
 
     #[test]

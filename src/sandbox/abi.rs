@@ -31,8 +31,13 @@ pub const SHARED_FD: i32 = 1002;
 pub const PROGRAM_FD: i32 = 1003;
 /// The directory of the host's that holds what is mounted for the step alone (`O_PATH`).
 pub const STEP_FD: i32 = 1004;
+/// The first of the files and directories that are mounted for the step alone, one descriptor each. (The number between
+/// is the supervisor's.)
+pub const MOUNTED_FD: i32 = 1006;
+/// Most mounts of a step's own.
+pub const MAX_OWN_MOUNTS: usize = 32;
 /// First and last of the descriptors that a step must not see or close.
-pub const HIDDEN_FDS: (i32, i32) = (ROOT_FD, STEP_FD);
+pub const HIDDEN_FDS: (i32, i32) = (ROOT_FD, MOUNTED_FD + MAX_OWN_MOUNTS as i32 - 1);
 
 /// Longest path the kernel takes, with its NUL.
 pub const PATH_MAX: usize = 4096;
@@ -83,6 +88,8 @@ pub struct Mount {
     pub kind: MountKind,
     /// Writing is refused with `EROFS`.
     pub read_only: u32,
+    /// Whether it is one of the step's own: a file system of its own, into which nothing is renamed or linked.
+    pub own: u32,
     /// Inode of the stub that lies at the mount point (see [`super::ledger::inode_key`]); 0 if there is none.
     pub stub: u64,
 }
@@ -107,9 +114,9 @@ pub struct Instruction {
 pub struct StepBlock {
     /// [`StepBlock::MAGIC`]
     pub magic: u64,
-    /// Device numbers of directories and of other files in the root (they differ on some overlays). Files of
-    /// other devices have no ledger entry.
-    pub devices: [u64; 2],
+    /// Device numbers of directories and of other files in the root (they differ on some overlays), and of files in
+    /// memory. Files of other devices have no ledger entry.
+    pub devices: [u64; 3],
     /// Inode of the root directory.
     pub root_inode: u64,
     /// The real user and group that own every file of the root.
@@ -132,6 +139,10 @@ pub struct StepBlock {
     pub umask: u32,
     /// Number of mounts. Deeper mount points stand before those above them.
     pub mount_count: u32,
+    /// Whether any of them is the step's own, and whether any of those is read-only.
+    pub own_mounts: u32,
+    /// See `own_mounts`.
+    pub own_read_only: u32,
     /// For each byte, whether a mount point begins with `/` and that byte.
     pub first_bytes: [u8; 256],
     /// For each byte, whether the last component of a mount point begins with it.

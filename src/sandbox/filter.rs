@@ -42,6 +42,8 @@ enum Verdict {
     TrapFork,
     /// `prctl`: trap if it concerns the identity or filters.
     TrapPrctl,
+    /// `socket`: refused unless it is one between processes, or asks the kernel.
+    LocalSocket,
 }
 
 use Verdict::*;
@@ -49,6 +51,7 @@ use Verdict::*;
 const EPERM: u16 = 1;
 const ENOSYS: u16 = 38;
 const EOPNOTSUPP: u16 = 95;
+const EAFNOSUPPORT: u16 = 97;
 
 /// Every call that is not simply allowed.
 const VERDICTS: &[(usize, Verdict)] = &[
@@ -230,8 +233,9 @@ const RET_TRAP: u32 = 0x0003_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
 
-/// The filter for a guest whose code lies in `code` (first address, and first behind).
-pub fn program(code: (u64, u64)) -> Vec<Instruction> {
+/// The filter for a guest whose code lies in `code` (first address, and first behind). Without `network` there are no sockets
+/// but those between processes (`AF_UNIX`) and to the kernel (`AF_NETLINK`).
+pub fn program(code: (u64, u64), network: bool) -> Vec<Instruction> {
     let mut assembler = Assembler::default();
     let refuse = assembler.label();
     assembler.load(OFFSET_ARCHITECTURE);
@@ -239,7 +243,7 @@ pub fn program(code: (u64, u64)) -> Vec<Instruction> {
     assembler.load(OFFSET_NUMBER);
     assembler.jump_if(JUMP_AT_LEAST, X32, refuse);
 
-    let ranges = ranges();
+    let ranges = ranges(network);
     let mut tails: Vec<(Verdict, Label)> = Vec::new();
     for (_, verdict) in &ranges {
         if !tails.iter().any(|(known, _)| known == verdict) {
@@ -268,8 +272,11 @@ pub fn program(code: (u64, u64)) -> Vec<Instruction> {
 }
 
 /// The table as ranges of numbers: first number of each, and its verdict.
-fn ranges() -> Vec<(u32, Verdict)> {
+fn ranges(network: bool) -> Vec<(u32, Verdict)> {
     let verdict_of = |number: usize| {
+        if number == nr::SOCKET && !network {
+            return LocalSocket;
+        }
         if number >= UNKNOWN_FROM {
             return Errno(ENOSYS);
         }
@@ -313,6 +320,14 @@ fn tail(assembler: &mut Assembler, verdict: Verdict, code: (u64, u64), allow: La
         Errno(number) => assembler.answer(RET_ERRNO | u32::from(number)),
         Trap => trap_unless_guest(assembler, code, allow),
         TrapHidden0 => trap_if_hidden(assembler, 0, allow, trap),
+        LocalSocket => {
+            const AF_UNIX: u32 = 1;
+            const AF_NETLINK: u32 = 16;
+            assembler.load(argument(0));
+            assembler.jump_if(JUMP_EQUAL, AF_UNIX, allow);
+            assembler.jump_if(JUMP_EQUAL, AF_NETLINK, allow);
+            assembler.answer(RET_ERRNO | u32::from(EAFNOSUPPORT));
+        }
         TrapHidden01 => {
             let second = assembler.label();
             trap_if_hidden(assembler, 0, second, trap);
@@ -445,12 +460,12 @@ mod tests {
     }
 
     fn verdict(call: &Call) -> u32 {
-        run(&program(CODE), call)
+        run(&program(CODE, true), call)
     }
 
     #[test]
     fn every_number_gets_its_verdict() {
-        let program = program(CODE);
+        let program = program(CODE, true);
         assert!(program.len() <= MAX_FILTER, "{} instructions", program.len());
         for number in 0..600 {
             let expected = match VERDICTS.iter().find(|(known, _)| *known == number) {
@@ -515,9 +530,31 @@ mod tests {
     }
 
     #[test]
+    fn without_network_there_are_local_sockets_alone() {
+        let program = program(CODE, false);
+        assert!(program.len() <= MAX_FILTER, "{} instructions", program.len());
+        for (family, expected) in [
+            (1, RET_ALLOW),
+            (16, RET_ALLOW),
+            (2, RET_ERRNO | 97),
+            (10, RET_ERRNO | 97),
+            (17, RET_ERRNO | 97),
+            (40, RET_ERRNO | 97),
+        ] {
+            // The guest's own code may not either: a step can jump there.
+            for pointer in [0x40_0000, CODE.0] {
+                let call = Call { pointer, ..with(nr::SOCKET, &[family]) };
+                assert_eq!(run(&program, &call), expected, "family {family}");
+            }
+            assert_eq!(verdict(&with(nr::SOCKET, &[family])), RET_ALLOW);
+        }
+        assert_eq!(run(&program, &call(nr::GETPID)), RET_ALLOW);
+    }
+
+    #[test]
     fn always_allowed_calls_look_at_the_number_alone() {
         // The kernel marks a call as always allowed only if the filter loads nothing but number and architecture.
-        let program = program(CODE);
+        let program = program(CODE, true);
         for number in [0_u32, 1, 9, 202, 228] {
             let mut at = 0;
             loop {

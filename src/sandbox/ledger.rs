@@ -139,14 +139,16 @@ pub struct Ledger {
     entries: [Entry; ENTRIES],
 }
 
-/// The key of an inode: its number, and which of the root's two device numbers it was seen under.
-/// `None` if the file is not in the root at all.
-pub fn inode_key(devices: &[u64; 2], device: u64, inode: u64) -> Option<u64> {
-    // The lowest bit is always set: 0 is "no key".
+/// The key of an inode: its number, and which of the root's device numbers it was seen under.
+/// `None` if the file is not the step's at all.
+pub fn inode_key(devices: &[u64; 3], device: u64, inode: u64) -> Option<u64> {
+    // Never 0, which is "no key".
     if device == devices[0] {
         Some(inode << 2 | 1)
     } else if device == devices[1] {
         Some(inode << 2 | 3)
+    } else if device == devices[2] {
+        Some(inode << 2 | 2)
     } else {
         None
     }
@@ -267,7 +269,7 @@ mod tests {
     fn records_are_found_by_inode_and_forgotten_when_it_is_reused() {
         let memory = SharedMemory::create().unwrap();
         let ledger = &memory.shared().ledger;
-        let devices = [10, 11];
+        let devices = [10, 11, 13];
         let key = inode_key(&devices, 10, 77).unwrap();
         assert_eq!(ledger.get(key), None);
         ledger.entry(key).unwrap().set(RECORD);
@@ -292,7 +294,7 @@ mod tests {
             for thread in 0..4 {
                 scope.spawn(move || {
                     for n in 0..20_000 {
-                        let key = inode_key(&[1, 2], 1, inode(thread, n)).unwrap();
+                        let key = inode_key(&[1, 2, 3], 1, inode(thread, n)).unwrap();
                         let record = Record { uid: n as u32, ..RECORD };
                         ledger.entry(key).unwrap().set(record);
                     }
@@ -301,7 +303,7 @@ mod tests {
         });
         for n in 0..20_000 {
             for thread in 0..4 {
-                let key = inode_key(&[1, 2], 1, inode(thread, n)).unwrap();
+                let key = inode_key(&[1, 2, 3], 1, inode(thread, n)).unwrap();
                 assert_eq!(ledger.get(key).unwrap().uid, n as u32);
             }
         }

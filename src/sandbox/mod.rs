@@ -40,11 +40,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use thiserror::Error;
 
 pub use probe::{Finding, Findings};
-pub use root::{Owner, Root, RootError, RootFile, RootListing};
-pub use step::{DEFAULT_PATH, HOSTNAME, Step, StepFile};
+pub use root::{Account, Filler, MountedDirectory, Owner, Root, RootError, RootFile, RootListing, Top};
+pub use step::{DEFAULT_PATH, HOSTNAME, Step, StepFile, StepMount};
 pub use wall::Protection;
 
-use root::stubs::Stubs;
+use root::stubs::{NoMountPoint, Stubs};
 use step::StepDirectory;
 use supervise::Report;
 use sys::FileIdentity;
@@ -74,6 +74,14 @@ pub enum SandboxError {
         /// Why not.
         source: io::Error,
     },
+    /// A mount of the step's own has no place: what is there is no directory where one is needed, say.
+    #[error("nothing can be mounted at `{}`", at.display())]
+    MountPoint {
+        /// The place.
+        at: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The supervisor ended without a report.
     #[error("the step's supervisor was killed")]
     SupervisorLost,
@@ -84,12 +92,21 @@ fn host(operation: &'static str) -> impl FnOnce(io::Error) -> SandboxError {
     move |source| SandboxError::Host { operation, source }
 }
 
+/// Tells a mount point that cannot be one from other failures.
+fn no_mount_point(error: io::Error) -> SandboxError {
+    match error.downcast::<NoMountPoint>() {
+        Ok(NoMountPoint { at, source }) => SandboxError::MountPoint { at, source },
+        Err(error) => host("prepare the mount points of the step")(error),
+    }
+}
+
 /// How steps are run on this machine.
 #[derive(Debug)]
 pub struct Sandbox {
     launcher: PathBuf,
     guest: OwnedFd,
-    filter: Vec<abi::Instruction>,
+    /// Where the guest's code lies.
+    code: (u64, u64),
     findings: Findings,
 }
 
@@ -128,7 +145,7 @@ impl Sandbox {
         }
         let code = sys::guest_code_range().map_err(host("read the embedded guest"))?;
         let guest = sys::guest_file().map_err(host("put the guest into memory"))?;
-        Ok(Self { launcher, guest, filter: filter::program(code), findings })
+        Ok(Self { launcher, guest, code, findings })
     }
 
     /// What was found out about this machine.
@@ -168,15 +185,16 @@ impl Sandbox {
             let _identity = FileIdentity::assume(owner.uid, owner.gid)
                 .map_err(host("act on files as the step's user"))?;
             let directory = StepDirectory::create(root, step).map_err(host("make the step's directory"))?;
-            let stubs = Stubs::lay(root, directory.fd.as_fd(), &directory.mounts)
-                .map_err(host("prepare the mount points of the step"))?;
+            let stubs = Stubs::lay(root, directory.fd.as_fd(), &directory.mounts).map_err(no_mount_point)?;
             (directory, stubs)
         };
-        let block = step::describe(root, &directory, stubs.keys(), step, &self.filter)
+        let filter = filter::program(self.code, step.network);
+        let block = step::describe(root, &directory, stubs.keys(), step, &filter)
             .map_err(host("describe the step to the sandbox"))?;
         root.memory().write_block(&block).map_err(host("describe the step to the sandbox"))?;
         root.memory().shared().start_error.store(0, Ordering::Relaxed);
 
+        let mounted = supervise::encode(step.mounts.iter().map(StepMount::opened));
         let launch = || {
             let (ours, theirs) =
                 socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -189,20 +207,23 @@ impl Sandbox {
             let mut command = Command::new(&self.launcher);
             command
                 .arg(supervise::COMMAND)
-                .args([owner.uid.to_string(), owner.gid.to_string()])
+                .args([owner.uid.to_string(), owner.gid.to_string(), mounted.clone()])
                 .args(&step.arguments)
                 .env_clear()
                 .envs(step.environment.iter().map(|(name, value)| (name, value)))
                 .stdin(Stdio::null())
                 .stdout(stdout_end)
                 .stderr(stderr_end);
-            let descriptors = [
+            let mut descriptors = vec![
                 (root.directory(), abi::ROOT_FD),
                 (self.guest.as_fd(), abi::GUEST_FD),
                 (root.memory().as_fd(), abi::SHARED_FD),
                 (directory.fd.as_fd(), abi::STEP_FD),
                 (theirs.as_fd(), supervise::CONTROL_FD),
             ];
+            let numbered = step.mounts.iter().enumerate();
+            descriptors
+                .extend(numbered.map(|(number, mount)| (mount.what.as_fd(), step::own_descriptor(number))));
             sys::pass_descriptors(&mut command, &descriptors);
             Ok((command.spawn()?, File::from(ours), stdout, stderr))
         };

@@ -21,6 +21,7 @@ pub const MSYNC: usize = 26;
 pub const DUP: usize = 32;
 pub const DUP2: usize = 33;
 pub const GETPID: usize = 39;
+pub const SOCKET: usize = 41;
 pub const CONNECT: usize = 42;
 pub const SENDTO: usize = 44;
 pub const SENDMSG: usize = 46;

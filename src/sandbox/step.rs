@@ -6,12 +6,14 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{self as rfs, AtFlags, Mode, OFlags};
+use rustix::fs::{self as rfs, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::abi::{MAX_MOUNTS, MAX_TEXT, Mount, MountKind, StepBlock, Text};
+use super::abi::{MAX_MOUNTS, MAX_OWN_MOUNTS, MAX_TEXT, MOUNTED_FD, Mount, MountKind, StepBlock, Text};
 use super::rules::credentials::Credentials;
+use super::wall::Opened;
 use super::{Root, sys};
 
 /// The devices that every container has; `ptmx` makes terminals.
@@ -53,6 +55,23 @@ pub struct Step {
     pub hosts: Vec<u8>,
     /// Files that the step finds below `/dev`, and the image does not get.
     pub files: Vec<StepFile>,
+    /// What is mounted for it alone. Of two at one place the later one counts.
+    pub mounts: Vec<StepMount>,
+    /// Whether it may use the network.
+    pub network: bool,
+}
+
+/// Something that is mounted for one step: it is not the image's, and nothing that is written there becomes so.
+#[derive(Debug, Clone)]
+pub struct StepMount {
+    /// Where: absolute, without `.`, `..` and doubled `/`, and not the root.
+    pub at: PathBuf,
+    /// The directory, file or socket, path-only or not. It must be the root's owner's, and on its file system or in memory.
+    pub what: Arc<OwnedFd>,
+    /// Whether it is a directory.
+    pub is_directory: bool,
+    /// Whether writing is refused.
+    pub read_only: bool,
 }
 
 /// A file that is there for one step alone.
@@ -74,6 +93,23 @@ pub(super) struct MountPoint {
     pub host: PathBuf,
     pub kind: MountKind,
     pub read_only: bool,
+    /// The step's own: it is reached by a descriptor, and `host` is the path of that one in the step.
+    pub own: Option<Arc<OwnedFd>>,
+}
+
+impl MountPoint {
+    /// The directory that is mounted, if stubs can be laid in it.
+    pub fn directory(&self, step: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+        match &self.own {
+            _ if self.kind != MountKind::Directory => Ok(None),
+            Some(directory) => Ok(Some(directory.try_clone()?)),
+            None if self.host.is_absolute() => Ok(None),
+            None => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                Ok(Some(rfs::openat(step, &self.host, flags, Mode::empty())?))
+            }
+        }
+    }
 }
 
 /// The directory of what is mounted for one step alone.
@@ -88,12 +124,15 @@ impl StepDirectory {
     /// belongs to the calling thread's file identity.
     pub fn create(root: &Root, step: &Step) -> io::Result<Self> {
         let fd = make_directory(root, root.place(), root.next_step().as_ref(), 0o755)?;
+        let (own_mounts, own_mountinfo) = own_lines(&step.mounts);
+        let (all_mounts, all_mountinfo) =
+            (MOUNTS.to_owned() + &own_mounts, MOUNTINFO.to_owned() + &own_mountinfo);
         let files: [(&str, &[u8]); 6] = [
             ("resolv.conf", &step.resolv_conf),
             ("hosts", &step.hosts),
             ("hostname", HOSTNAME_FILE),
-            ("mounts", MOUNTS.as_bytes()),
-            ("mountinfo", MOUNTINFO.as_bytes()),
+            ("mounts", all_mounts.as_bytes()),
+            ("mountinfo", all_mountinfo.as_bytes()),
             ("mountstats", b""),
         ];
         for (name, content) in files {
@@ -110,8 +149,65 @@ impl StepDirectory {
         for file in &step.files {
             file.create(root, devices.as_fd())?;
         }
-        Ok(Self { fd, mounts: mounts() })
+        let mut mounts = mounts();
+        for (number, mount) in step.mounts.iter().enumerate() {
+            mounts.retain(|known| known.at != mount.at);
+            mounts.push(mount.point(number));
+        }
+        Ok(Self { fd, mounts })
     }
+}
+
+impl StepMount {
+    /// How the wall is to open it.
+    pub(super) fn opened(&self) -> Opened {
+        let in_a_file_system = || {
+            let kind = FileType::from_raw_mode(rfs::fstat(&self.what).ok()?.st_mode);
+            let path = path_of(self.what.as_fd()).ok()?;
+            // A file in memory has no place, and its path says so.
+            let in_memory = path.as_os_str().as_bytes().starts_with(b"/memfd:");
+            (kind == FileType::RegularFile && !in_memory).then_some(())
+        };
+        match (self.is_directory, self.read_only) {
+            (true, false) => Opened::Directory,
+            (true, true) => Opened::ReadOnlyDirectory,
+            (false, _) if in_a_file_system().is_none() => Opened::Elsewhere,
+            (false, false) => Opened::File,
+            (false, true) => Opened::ReadOnlyFile,
+        }
+    }
+
+    fn point(&self, number: usize) -> MountPoint {
+        MountPoint {
+            at: self.at.clone(),
+            host: format!("/proc/self/fd/{}", own_descriptor(number)).into(),
+            kind: if self.is_directory { MountKind::Directory } else { MountKind::File },
+            read_only: self.read_only,
+            own: Some(Arc::clone(&self.what)),
+        }
+    }
+}
+
+/// The number of the descriptor by which a step has its own mount.
+pub(super) fn own_descriptor(number: usize) -> i32 {
+    MOUNTED_FD.saturating_add(i32::try_from(number).unwrap_or(i32::MAX))
+}
+
+/// What `/proc/self/mounts` and `mountinfo` say of the step's own mounts.
+fn own_lines(mounts: &[StepMount]) -> (String, String) {
+    const FIRST: usize = 27;
+    let (mut short, mut long) = (String::new(), String::new());
+    for (number, mount) in mounts.iter().enumerate() {
+        // As the kernel writes them (seq_file_path).
+        let at = mount.at.to_string_lossy();
+        let at =
+            at.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('\n', "\\012");
+        let mode = if mount.read_only { "ro" } else { "rw" };
+        let id = FIRST + number;
+        short.push_str(&format!("mount {at} overlay {mode},relatime 0 0\n"));
+        long.push_str(&format!("{id} 20 0:{id} / {at} {mode},relatime - overlay mount {mode}\n"));
+    }
+    (short, long)
 }
 
 impl StepFile {
@@ -157,6 +253,7 @@ fn mounts() -> Vec<MountPoint> {
         host: host.into(),
         kind,
         read_only,
+        own: None,
     };
     let mut mounts = vec![
         point("/proc", "/proc", MountKind::Proc, false),
@@ -234,7 +331,7 @@ pub(super) fn describe(
     // Deeper mount points first: the guest takes the first that fits.
     let mut order: Vec<(&MountPoint, u64)> = directory.mounts.iter().zip(stubs.iter().copied()).collect();
     order.sort_by_key(|(mount, _)| std::cmp::Reverse(mount.at.components().count()));
-    if order.len() > MAX_MOUNTS {
+    if order.len() > MAX_MOUNTS || step.mounts.len() > MAX_OWN_MOUNTS {
         return Err(too_many("mounts"));
     }
     let step_path = path_of(directory.fd.as_fd())?;
@@ -249,12 +346,17 @@ pub(super) fn describe(
                 *used = 1;
             }
         }
+        let absolute = match &mount.own {
+            Some(what) => path_of(what.as_fd())?,
+            None => step_path.join(&mount.host),
+        };
         *slot = Mount {
             at: texts.add(at)?,
             host: texts.add(mount.host.as_os_str().as_bytes())?,
-            host_absolute: texts.add(step_path.join(&mount.host).as_os_str().as_bytes())?,
+            host_absolute: texts.add(absolute.as_os_str().as_bytes())?,
             kind: mount.kind,
             read_only: mount.read_only.into(),
+            own: mount.own.is_some().into(),
             stub: *stub,
         };
     }
@@ -269,6 +371,9 @@ pub(super) fn describe(
         .ok_or_else(|| too_many("filter instructions"))?
         .copy_from_slice(filter);
     block.mount_count = order.len() as u32;
+    let own = || order.iter().map(|(mount, _)| mount).filter(|mount| mount.own.is_some());
+    block.own_mounts = own().next().is_some().into();
+    block.own_read_only = own().any(|mount| mount.read_only).into();
     block.filter_length = filter.len() as u32;
     (block.first_bytes, block.last_bytes) = (first_bytes, last_bytes);
     (block.root_path, block.hostname, block.directory) = (root_path, hostname, working_directory);

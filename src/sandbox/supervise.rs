@@ -18,9 +18,10 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
-use super::abi::{GUEST_FD, ROOT_FD, STEP_FD};
+use super::abi::{GUEST_FD, HIDDEN_FDS, ROOT_FD, STEP_FD};
+use super::step::own_descriptor;
 use super::sys;
-use super::wall::Wall;
+use super::wall::{Opened, Wall};
 
 /// The first argument that makes this program a supervisor. No verb of the command line begins like this.
 pub const COMMAND: &str = "--cofferdam-supervise-step";
@@ -74,9 +75,12 @@ pub fn run_if_asked() -> Option<i32> {
     }
     let number = |text: Option<OsString>| text.and_then(|text| text.to_str()?.parse::<u32>().ok());
     let (Some(uid), Some(gid)) = (number(arguments.next()), number(arguments.next())) else { return Some(2) };
+    let Some(mounted) = arguments.next().and_then(|letters| decode(letters.to_str()?)) else {
+        return Some(2);
+    };
     let arguments: Vec<OsString> = arguments.collect();
     let Ok(control) = sys::inherited(CONTROL_FD) else { return Some(2) };
-    let report = match supervise(&control, uid, gid, &arguments) {
+    let report = match supervise(&control, (uid, gid), &mounted, &arguments) {
         Ok(status) => match (status.code(), status.signal()) {
             (Some(code), _) => Report::Exited(code),
             (None, signal) => Report::Killed(signal.unwrap_or_default()),
@@ -90,14 +94,44 @@ pub fn run_if_asked() -> Option<i32> {
     Some(0)
 }
 
-fn supervise(control: &OwnedFd, uid: u32, gid: u32, arguments: &[OsString]) -> io::Result<ExitStatus> {
+/// The letter that says how a mount is opened.
+const LETTERS: [(Opened, char); 5] = [
+    (Opened::Directory, 'd'),
+    (Opened::ReadOnlyDirectory, 'r'),
+    (Opened::File, 'f'),
+    (Opened::ReadOnlyFile, 'o'),
+    (Opened::Elsewhere, 'e'),
+];
+
+/// Writes how the step's own mounts are opened, in their order, for the command line of a supervisor.
+pub(super) fn encode(mounted: impl Iterator<Item = Opened>) -> String {
+    let letter =
+        |opened: Opened| LETTERS.iter().find(|(known, _)| *known == opened).map(|(_, letter)| *letter);
+    // Something stands before them: an argument that is empty is easily lost.
+    std::iter::once('-').chain(mounted.filter_map(letter)).collect()
+}
+
+fn decode(letters: &str) -> Option<Vec<Opened>> {
+    let opened = |letter| LETTERS.iter().find(|(_, known)| *known == letter).map(|(opened, _)| *opened);
+    letters.strip_prefix('-')?.chars().map(opened).collect()
+}
+
+fn supervise(
+    control: &OwnedFd,
+    (uid, gid): (u32, u32),
+    mounted: &[Opened],
+    arguments: &[OsString],
+) -> io::Result<ExitStatus> {
     // Whatever else cofferdam was started with is not for the step.
-    sys::close_others(&[0..=2, ROOT_FD..=CONTROL_FD])?;
+    sys::close_others(&[0..=2, ROOT_FD..=HIDDEN_FDS.1])?;
     sys::become_user(uid, gid)?;
     sys::forbid_inspection()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let (root, step) = (sys::inherited(ROOT_FD)?, sys::inherited(STEP_FD)?);
-    let mut wall = Some(Wall::around(root.as_fd(), step.as_fd()).map_err(io::Error::other)?);
+    let mounts = (0..mounted.len()).map(|number| sys::inherited(own_descriptor(number)));
+    let mounts = mounts.collect::<io::Result<Vec<_>>>()?;
+    let opened: Vec<_> = mounts.iter().map(AsFd::as_fd).zip(mounted.iter().copied()).collect();
+    let mut wall = Some(Wall::around(root.as_fd(), step.as_fd(), &opened).map_err(io::Error::other)?);
     let Some((program, rest)) = arguments.split_first() else {
         return Err(io::ErrorKind::InvalidInput.into());
     };

@@ -45,13 +45,32 @@ pub enum Protection {
 #[error("cannot lay the Landlock domain")]
 pub struct WallError(#[from] landlock::RulesetError);
 
+/// How a mount of a step's own is opened to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// A directory.
+    Directory,
+    /// A directory that is only read.
+    ReadOnlyDirectory,
+    /// A file.
+    File,
+    /// A file that is only read.
+    ReadOnlyFile,
+    /// A file in memory, or a socket.
+    Elsewhere,
+}
+
 /// A domain that is ready to be laid on a process.
 #[derive(Debug)]
 pub struct Wall(Option<RulesetCreated>);
 
 impl Wall {
-    /// Describes the wall around `root` and `step` (both directories).
-    pub fn around(root: BorrowedFd<'_>, step: BorrowedFd<'_>) -> Result<Self, WallError> {
+    /// Describes the wall around `root`, `step` (both directories), and what is mounted for the step alone.
+    pub fn around(
+        root: BorrowedFd<'_>,
+        step: BorrowedFd<'_>,
+        mounted: &[(BorrowedFd<'_>, Opened)],
+    ) -> Result<Self, WallError> {
         if !is_usable() {
             return Ok(Self(None));
         }
@@ -64,6 +83,18 @@ impl Wall {
             .create()?
             .add_rule(PathBeneath::new(root, all))?
             .add_rule(PathBeneath::new(step, all))?;
+        for (place, opened) in mounted {
+            let readable = read | AccessFs::Execute;
+            let rights = match opened {
+                Opened::Directory => all,
+                Opened::ReadOnlyDirectory => readable,
+                Opened::File => all & AccessFs::from_file(RIGHTS),
+                Opened::ReadOnlyFile => readable & AccessFs::from_file(RIGHTS),
+                // The wall does not reach what has no place in a file system.
+                Opened::Elsewhere => continue,
+            };
+            ruleset = ruleset.add_rule(PathBeneath::new(place, rights))?;
+        }
         let proc_rights = read | AccessFs::WriteFile | AccessFs::Truncate;
         let device_rights =
             AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev;

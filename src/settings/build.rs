@@ -10,7 +10,7 @@ use super::origin::{Given, Origin};
 use super::output::{self, Typed};
 use super::surroundings::Surroundings;
 use super::values::{compression, first, first_switch, pair, parallel, set};
-use super::{contexts, variables};
+use super::{contexts, secrets, variables};
 use crate::build::inspect::CHECK_ARGUMENT;
 use crate::build::request::{BuildRequest, DockerfileSource, Output};
 use crate::dockerfile::CheckOptions;
@@ -75,6 +75,8 @@ pub(super) fn resolve(
         tags,
         build_args,
         labels: labels(&flags.labels)?,
+        secrets: secrets::secrets(&flags.secrets, environment)?,
+        agents: secrets::agents(&flags.agents, environment)?,
         platform: platform.map(|given| given.value),
         named_contexts: named_contexts(&flags.build_contexts)?,
         outputs,

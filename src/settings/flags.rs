@@ -46,6 +46,10 @@ pub struct BuildFlags {
     pub build_contexts: Vec<String>,
     /// `--label`, each as typed.
     pub labels: Vec<String>,
+    /// `--secret`, each as typed.
+    pub secrets: Vec<String>,
+    /// `--ssh`, each as typed.
+    pub agents: Vec<String>,
     /// `--platform`
     pub platform: Option<String>,
     /// `--output`, each as typed.

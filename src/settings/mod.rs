@@ -29,6 +29,7 @@ mod origin;
 mod output;
 mod registry;
 mod reporting;
+mod secrets;
 mod state;
 mod surroundings;
 mod values;

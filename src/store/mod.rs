@@ -16,6 +16,7 @@
 //!               sides/<kind>/<hex>             files that go with a digest (tree indexes)
 //!               workspaces/<id>, <id>.lock     private directories of running builds
 //!               roots/<id>                     root filesystems that the next build may go on from
+//!               caches/<hex>/<n>/              directories of cache mounts
 //! ```
 //!
 //! # Invariants
@@ -41,6 +42,7 @@
 //! blob that fails is removed and made anew; a torn record is a record that is not there.
 
 mod blob;
+mod caches;
 mod download;
 mod error;
 mod kept;
@@ -59,6 +61,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
 pub use blob::{Blob, BlobWriter, Verified};
+pub use caches::{CacheAccount, CacheDirectory, CacheUse};
 pub use download::{Claim, Download, Follower};
 pub use error::StoreError;
 pub use names::Named;
@@ -116,6 +119,7 @@ impl Store {
             ours.join("sides"),
             ours.join("workspaces"),
             ours.join("roots"),
+            ours.join("caches"),
         ] {
             make_directory(&path, true).map_err(|error| not_writable(&root, error))?;
         }

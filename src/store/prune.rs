@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::caches::StoredCache;
 use super::error::{At, StoreError};
 use super::names::{MAX_MANIFEST, MAX_NESTING, children};
 use super::records::{StoredRecord, list, read_small};
@@ -23,11 +24,11 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// What a prune removes besides leftovers. Images with a name are never touched.
 ///
-/// With neither limit, loose blobs go, and records only if `all` is set. With a limit, records and loose
-/// blobs alike go, least recently used first, as far as the limits demand.
+/// With neither limit, loose blobs go, and records and cache mounts only if `all` is set. With a limit, records, cache
+/// mounts and loose blobs alike go, least recently used first, as far as the limits demand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PrunePolicy {
-    /// Forget every record of the cache.
+    /// Forget every record of the cache, and remove every cache mount.
     pub all: bool,
     /// Remove what was not used for this long.
     pub older_than: Option<Duration>,
@@ -44,13 +45,15 @@ pub struct Pruned {
     pub blobs: u64,
     /// How many records.
     pub records: u64,
+    /// How many directories of cache mounts.
+    pub mounts: u64,
     /// How many unfinished downloads.
     pub downloads: u64,
     /// How many root filesystems that were kept between builds.
     pub roots: u64,
     /// How many bytes in all.
     pub bytes: u64,
-    /// How many bytes of blobs and side files are left.
+    /// How many bytes of blobs, side files and cache mounts are left.
     pub left: u64,
 }
 
@@ -83,6 +86,14 @@ struct Unit {
     /// The digests it keeps, and what goes with it.
     holds: HashSet<Digest>,
     record: Option<StoredRecord>,
+    mount: Option<StoredCache>,
+}
+
+impl Unit {
+    /// What it takes up besides what it holds.
+    fn own_bytes(&self) -> u64 {
+        self.mount.as_ref().map_or(0, |mount| mount.bytes)
+    }
 }
 
 /// What the store has under the name of a digest: a blob, side files, or both.
@@ -146,12 +157,19 @@ impl Store {
             self.reach(super::names::part(&root, self)?.digest, &mut kept)?;
         }
         let units = self.units(&items, &kept, references)?;
-        let mut pruned = Pruned::default();
+        let all_mounts: u64 = units.iter().map(Unit::own_bytes).sum();
+        let mut pruned = Pruned { left: all_mounts, ..Pruned::default() };
         for unit in retain(units, policy, &items, &mut kept) {
             if let Some(record) = unit.record {
                 remove(&record.path)?;
                 pruned.records += 1;
                 pruned.bytes += record.size;
+            }
+            if let Some(mount) = unit.mount {
+                self.remove_cache(&mount.path)?;
+                pruned.mounts += 1;
+                pruned.bytes += mount.bytes;
+                pruned.left -= mount.bytes;
             }
         }
         items.retain(|digest, item| {
@@ -215,7 +233,7 @@ impl Store {
         Ok(items)
     }
 
-    /// The records, and the digests that neither a name nor a record refers to.
+    /// The records, the cache mounts, and the digests that neither a name nor a record refers to.
     fn units(
         &self,
         items: &HashMap<Digest, Item>,
@@ -232,12 +250,18 @@ impl Store {
                 self.reach(digest, &mut holds)?;
             }
             referred.extend(&holds);
-            units.push(Unit { used: record.used, holds, record: Some(record) });
+            units.push(Unit { used: record.used, holds, record: Some(record), mount: None });
         }
         for (digest, item) in items.iter().filter(|(digest, _)| !referred.contains(digest)) {
             let used = item.used.unwrap_or(SystemTime::UNIX_EPOCH);
-            units.push(Unit { used, holds: HashSet::from([*digest]), record: None });
+            units.push(Unit { used, holds: HashSet::from([*digest]), record: None, mount: None });
         }
+        units.extend(self.stored_caches()?.into_iter().map(|mount| Unit {
+            used: mount.used,
+            holds: HashSet::new(),
+            record: None,
+            mount: Some(mount),
+        }));
         Ok(units)
     }
 
@@ -306,11 +330,12 @@ fn retain(
     units.sort_unstable_by_key(|unit| std::cmp::Reverse(unit.used));
     let mut going = Vec::new();
     for unit in units {
-        let added: u64 = unit.holds.iter().filter(|digest| !kept.contains(digest)).map(weight).sum();
+        let held: u64 = unit.holds.iter().filter(|digest| !kept.contains(digest)).map(weight).sum();
+        let added = held + unit.own_bytes();
         let stays = if policy.is_limited() {
             policy.spares(unit.used) && policy.keep_bytes.is_none_or(|keep| total + added <= keep)
         } else {
-            unit.record.is_some() && !policy.all
+            (unit.record.is_some() || unit.mount.is_some()) && !policy.all
         };
         if stays {
             total += added;
@@ -432,6 +457,38 @@ mod tests {
         let pruned = store.prune(&keep(0), references).unwrap();
         assert_eq!((pruned.records, pruned.downloads, pruned.left), (1, 1, named));
         assert!(store.resolve(&name("app")).unwrap().is_some());
+    }
+
+    /// A cache mount with 64 KiB, last used so many days ago.
+    fn cache(store: &Store, name: &str, days: u64) -> PathBuf {
+        let cache = store.cache_directory(&Digest::of(name.as_bytes()), crate::store::CacheUse::Shared);
+        let files = cache.unwrap().unwrap().files();
+        std::fs::create_dir(&files).unwrap();
+        std::fs::write(files.join("content"), [1; 65_536]).unwrap();
+        let lock = File::options().write(true).open(files.with_file_name("lock")).unwrap();
+        lock.set_modified(SystemTime::now() - Duration::from_secs(days * 86_400)).unwrap();
+        files
+    }
+
+    #[test]
+    fn cache_mounts_go_like_records() {
+        let (_directory, mut store) = furnished();
+        let (young, old) = (cache(&store, "young", 0), cache(&store, "old", 20));
+        let pruned = store.prune(&PrunePolicy::default(), references).unwrap();
+        assert_eq!(pruned.mounts, 0);
+        assert!(pruned.left >= 2 * 65_536, "{pruned:?}");
+        let week =
+            PrunePolicy { older_than: Some(Duration::from_secs(7 * 86_400)), ..PrunePolicy::default() };
+        let pruned = store.prune(&week, references).unwrap();
+        assert_eq!(pruned.mounts, 1);
+        assert!(pruned.bytes >= 65_536 && young.exists() && !old.exists(), "{pruned:?}");
+        assert!(!old.parent().unwrap().parent().unwrap().exists());
+        let keep = PrunePolicy { keep_bytes: Some(40_000), ..PrunePolicy::default() };
+        assert_eq!(store.prune(&keep, references).unwrap().mounts, 1);
+        assert!(!young.exists());
+        cache(&store, "all", 0);
+        let all = PrunePolicy { all: true, ..PrunePolicy::default() };
+        assert_eq!(store.prune(&all, references).unwrap().mounts, 1);
     }
 
     #[test]

@@ -40,6 +40,15 @@ pub(super) fn try_exclusive(file: &File, path: &Path) -> Result<bool, StoreError
     }
 }
 
+/// Locks shared without waiting. Says whether it got the lock.
+pub(super) fn try_shared(file: &File, path: &Path) -> Result<bool, StoreError> {
+    match file.try_lock_shared() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error).at("lock", path),
+    }
+}
+
 /// Waits for the exclusive lock.
 pub(super) fn exclusive(file: &File, path: &Path) -> Result<(), StoreError> {
     retry(|| file.lock()).at("lock", path)

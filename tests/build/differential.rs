@@ -211,6 +211,37 @@ FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends cron && rm -rf /var/lib/apt/lists/*
 ";
 
+const MOUNTS: &str = r#"
+FROM debian:bookworm-slim AS files
+RUN mkdir -p /out/sub && echo one > /out/one && chown 12:34 /out/one && chmod 640 /out/one && chmod 2750 /out/sub && ln -s one /out/link && ln /out/one /out/hard
+FROM debian:bookworm-slim
+WORKDIR /work
+ARG WHERE=bound
+RUN --mount=type=bind,source=src,target=/$WHERE stat -c '%n %a %u:%g %F' /bound /bound/* /bound/lib/* > /bind
+RUN --mount=source=src,target=/bound exec 2>> /bind; echo x > /bound/new; echo x >> /bound/main.c; rm /bound/main.c; chmod 700 /bound/lib; mkdir /bound/lib /bound/m; mv /bound/main.c /bound/x; touch /bound/main.c; chown 1 /bound/main.c; ln /bound/main.c /bound/h; ln /bound/main.c /h; rmdir /bound; mv /bound /b; test -w /bound/main.c || echo ro >&2
+RUN --mount=source=link.py,target=single.py,rw stat -c '%n %a %u:%g %F' single.py >> /bind && cat single.py >> /bind && echo more >> single.py && cat single.py > copied
+RUN --mount=from=files,source=/out,target=/stage stat -c '%n %a %u:%g %F' /stage /stage/* > /stage.txt
+RUN --mount=from=files,source=/out,target=/stage,rw rm /stage/one && echo 2 > /stage/two && ls /stage >> /stage.txt
+RUN --mount=from=busybox:1,source=/bin/busybox,target=/usr/local/bin/busybox busybox echo from an image > /image
+RUN --mount=type=cache,target=/cache/a,uid=7,gid=8,mode=0711 exec 2>&1 > /cache.txt; stat -c '%n %a %u:%g' /cache /cache/a; echo kept > /cache/a/kept; ln /cache/a/kept /hard; mv /cache/a/kept /cache/a/there; rmdir /cache/a; mkdir /cache/b; true
+RUN --mount=type=cache,id=/cache/a,target=/elsewhere,uid=7,gid=8,mode=0711 ls -n /elsewhere | cut -c1-20 >> /cache.txt; cat /elsewhere/there >> /cache.txt
+RUN --mount=type=cache,target=/cache/a ls /cache/a >> /cache.txt
+RUN --mount=type=tmpfs,target=fs stat -c '%n %a %u:%g %F' fs > /tmpfs.txt; touch fs/x; ls -A fs >> /tmpfs.txt
+RUN --mount=type=tmpfs,target=/outer --mount=type=tmpfs,target=/outer/a/b cd /outer/a/b && pwd > /nested && cd .. && pwd >> /nested && ls >> /nested && touch b/x ../y && ls -A /outer b >> /nested; rmdir b 2>> /nested; mv /outer/a/b /outer/c 2>> /nested; true
+RUN --mount=type=tmpfs,target=/made/on/the/way touch /made/on/stays
+RUN --mount=type=secret,id=token exec > /secret.txt 2>&1; stat -c '%n %a %u:%g %F' /run/secrets /run/secrets/token; cat /run/secrets/token; echo x > /run/secrets/token; rm /run/secrets/token; chmod 777 /run/secrets/token; true
+RUN --mount=type=secret,id=token,target=/etc/token,mode=0440,uid=5,gid=6 --mount=type=secret,id=token,env=TOKEN stat -c '%n %a %u:%g' /etc/token >> /secret.txt; echo "$TOKEN" >> /secret.txt
+RUN --mount=type=secret,id=token,target=relative ls / /work >> /secret.txt
+RUN --mount=type=secret,id=absent ls -A /run >> /secret.txt
+RUN --mount=type=secret,id=absent,env=ABSENT echo "${ABSENT-unset}" >> /secret.txt
+RUN --mount=type=ssh echo "$SSH_AUTH_SOCK" > /ssh.txt; ls -A /run >> /ssh.txt
+RUN --mount=type=ssh,id=other,target=/agent echo "$SSH_AUTH_SOCK" >> /ssh.txt
+USER games
+RUN --mount=type=secret,id=token cat /run/secrets/token > /tmp/read 2>&1; true
+RUN --mount=type=secret,id=token,uid=5 cat /run/secrets/token > /tmp/read 2>&1
+RUN --mount=type=tmpfs,target=/x --mount=type=cache,target=/y exec > /tmp/games 2>&1; touch /x/a && stat -c %u:%g /x/a; touch /y/a; true
+"#;
+
 /// What is another in our layers, and why: the case's first step, the layer, the name.
 const DIFFERENT: [(&str, usize, &str); 5] = [
     // A new name for a file of a lower layer: both names are written, as Docker's overlay does, and stay one file.
@@ -249,6 +280,7 @@ const CHANGING: [&str; 8] = [
 #[case::scratch_run(SCRATCH_RUN)]
 #[case::workdirs(WORKDIRS)]
 #[case::apt(APT)]
+#[case::mounts(MOUNTS)]
 fn is_what_buildkit_makes(#[case] dockerfile: &str) {
     let directory = tempfile::tempdir().unwrap();
     context(directory.path());
@@ -263,12 +295,14 @@ fn compare(Judge { registry, buildkit }: &Judge, context: &Path, dockerfile: &st
         .build(context)
         .push(&registry.reference(theirs))
         .option("--opt=attest:provenance=disabled=true")
+        .option(&format!("--secret=id=token,src={}", context.join("secret.key").display()))
         .run()
         .unwrap_or_else(|log| panic!("BuildKit cannot build it:\n{log}"));
     let cofferdam = Cofferdam::new();
     cofferdam
         .command()
         .args(["build", "--push", "--progress=plain"])
+        .arg(format!("--secret=id=token,src={}", context.join("secret.key").display()))
         .arg(format!("--tag={}", registry.reference(ours)))
         .arg(format!("--registry-mirror=docker.io=http://{}", registry.address()))
         .arg(context)

@@ -13,6 +13,7 @@ mod faults;
 mod kept;
 mod kills;
 mod mistakes;
+mod mounts;
 mod pod;
 
 use std::path::Path;

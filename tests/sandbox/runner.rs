@@ -109,6 +109,8 @@ fn step(sandbox: &Sandbox, root: &Root, store: &Store, command: &scenario::Comma
         resolv_conf: std::fs::read("/etc/resolv.conf").expect("this machine resolves names"),
         hosts: b"127.0.0.1 localhost\n".to_vec(),
         files: Vec::new(),
+        mounts: Vec::new(),
+        network: true,
     };
     let start = Instant::now();
     let running = sandbox.start(root, &step).expect("the step is started");

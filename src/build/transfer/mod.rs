@@ -124,6 +124,20 @@ impl Selection {
         self.digest
     }
 
+    /// The name of what was selected, if it is one thing and no directory.
+    pub fn single(&self) -> Option<&[u8]> {
+        match self.pieces.as_slice() {
+            [piece] if !piece.is_directory() => Some(&piece.name),
+            _ => None,
+        }
+    }
+
+    /// Mode, owner and group of the directory that was selected.
+    pub fn top(&self) -> Option<(u32, u32, u32)> {
+        let piece = self.pieces.first().filter(|piece| piece.is_directory())?;
+        piece.items.first().map(|item| (item.mode, item.uid, item.gid))
+    }
+
     /// What the author should know: patterns that mean nothing.
     pub fn notices(&self) -> &[Diagnostic] {
         &self.notices

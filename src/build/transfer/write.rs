@@ -1,7 +1,7 @@
 //! A selection into a layer.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, BufReader, Seek, SeekFrom};
 use std::os::fd::AsFd;
 
 use super::Selection;
@@ -15,6 +15,7 @@ use super::unpack::Scratch;
 use crate::context::fingerprint::check_stamp;
 use crate::dockerfile::{Diagnostic, quote};
 use crate::layer::{Entry, LayerError, LayerWriter, Node, Tree, TreePath};
+use crate::sandbox::Filler;
 use crate::store::Store;
 
 /// Where files are copied to.
@@ -44,6 +45,19 @@ impl Selection {
     /// [`TransferError::Changed`] if a file is not what it was when it was selected. Else if something cannot be read
     /// or written.
     pub fn write(&self, target: Target<'_>, writer: &mut LayerWriter) -> Result<(), TransferError> {
+        self.put(target, Sink::Layer(writer))
+    }
+
+    /// Makes the files themselves, as the instruction would add them to an empty image.
+    ///
+    /// # Errors
+    /// As [`Selection::write`].
+    pub fn fill(&self, store: &Store, filler: &mut Filler<'_>) -> Result<(), TransferError> {
+        let nothing = Tree::default();
+        self.put(Target { image: &nothing, store, time: Target::TIME }, Sink::Files(filler))
+    }
+
+    fn put(&self, target: Target<'_>, sink: Sink<'_, '_>) -> Result<(), TransferError> {
         // With `--chmod` BuildKit takes no notice of `--link`.
         let is_linked = self.transfer.link && self.chmod.is_none();
         let nothing = Tree::default();
@@ -78,7 +92,7 @@ impl Selection {
             opener: self.origin.opener(),
             directory: None,
             scratch: scratch.finish().map_err(scratch_error)?,
-            writer,
+            sink,
         };
         placer.canvas.draw(&mut |stroke| emitter.stroke(stroke))
     }
@@ -93,17 +107,63 @@ impl Selection {
     }
 }
 
+/// Where files go.
+enum Sink<'w, 'r> {
+    /// Into a layer.
+    Layer(&'w mut LayerWriter),
+    /// Into a directory.
+    Files(&'w mut Filler<'r>),
+}
+
+/// How much of a file is read at a time.
+const PIECE: usize = 256 << 10;
+
+impl Sink<'_, '_> {
+    fn entry(&mut self, entry: &Entry) -> Result<(), TransferError> {
+        match self {
+            Self::Layer(writer) => Ok(writer.entry(entry)?),
+            Self::Files(filler) => Ok(filler.entry(entry, &mut io::empty())?),
+        }
+    }
+
+    fn file(&mut self, entry: &Entry, content: &mut dyn io::Read) -> Result<(), TransferError> {
+        match self {
+            Self::Layer(writer) => Ok(writer.file(entry, content)?),
+            Self::Files(filler) => Ok(filler.entry(entry, &mut BufReader::with_capacity(PIECE, content))?),
+        }
+    }
+
+    fn file_from(&mut self, entry: &Entry, content: &File) -> Result<(), TransferError> {
+        match self {
+            Self::Layer(writer) => Ok(writer.file_from(entry, content)?),
+            // That it has neither shrunk nor grown its stamp tells, which the caller compares.
+            Self::Files(_) => self.file(entry, &mut io::Read::take(content, entry.node.size())),
+        }
+    }
+
+    /// In an empty directory there is nothing to hide or remove.
+    fn change(
+        &mut self,
+        change: impl FnOnce(&mut LayerWriter) -> Result<(), LayerError>,
+    ) -> Result<(), TransferError> {
+        match self {
+            Self::Layer(writer) => Ok(change(writer)?),
+            Self::Files(_) => Ok(()),
+        }
+    }
+}
+
 /// Writes what is on the canvas.
-struct Emitter<'s, 'w> {
+struct Emitter<'s, 'w, 'r> {
     selection: &'s Selection,
     opener: Opener<'s>,
     /// The directory of the last item, by its piece and number there.
     directory: Option<((u32, ItemNumber), TreePath)>,
     scratch: Option<File>,
-    writer: &'w mut LayerWriter,
+    sink: Sink<'w, 'r>,
 }
 
-impl Emitter<'_, '_> {
+impl Emitter<'_, '_, '_> {
     fn stroke(&mut self, stroke: Stroke<'_>) -> Result<(), TransferError> {
         match stroke {
             Stroke::Entry(entry, None) => {
@@ -112,22 +172,22 @@ impl Emitter<'_, '_> {
                 {
                     return Err(self.too_early(&entry.path, target));
                 }
-                Ok(self.writer.entry(&entry)?)
+                self.sink.entry(&entry)
             }
             Stroke::Entry(entry, Some(Content::Item { piece, item })) => self.item(&entry, piece, item),
             Stroke::Entry(entry, Some(Content::Inline(number))) => {
                 let content = self.selection.transfer.inline.get(number as usize);
                 let mut bytes = content.map_or(b"".as_slice(), |(_, content)| content.as_bytes());
-                Ok(self.writer.file(&entry, &mut bytes)?)
+                self.sink.file(&entry, &mut bytes)
             }
             Stroke::Entry(entry, Some(Content::Scratch { offset })) => {
-                let Some(mut file) = self.scratch.as_ref() else { return Ok(self.writer.entry(&entry)?) };
+                let Some(mut file) = self.scratch.as_ref() else { return self.sink.entry(&entry) };
                 file.seek(SeekFrom::Start(offset)).map_err(scratch_error)?;
                 let mut content = io::Read::take(file, entry.node.size());
-                Ok(self.writer.file(&entry, &mut content)?)
+                self.sink.file(&entry, &mut content)
             }
-            Stroke::Opaque(path) => Ok(self.writer.opaque(path)?),
-            Stroke::Remove(path) => Ok(self.writer.remove(&path)?),
+            Stroke::Opaque(path) => self.sink.change(|writer| writer.opaque(path)),
+            Stroke::Remove(path) => self.sink.change(|writer| writer.remove(&path)),
         }
     }
 
@@ -147,7 +207,7 @@ impl Emitter<'_, '_> {
         let item = piece.and_then(|piece| piece.items.get(index as usize));
         let (Some(piece), Some(item)) = (piece, item) else { return Ok(()) };
         if item.stamp.size == 0 {
-            return Ok(self.writer.entry(entry)?);
+            return self.sink.entry(entry);
         }
         let (directory, name) = self.place(piece, number, index);
         let file = self.opener.open(&directory, &name)?;
@@ -155,14 +215,14 @@ impl Emitter<'_, '_> {
         let shown = || origin.shown(&directory.join(&name).unwrap_or_default());
         let failed = |error| TransferError::reading(error, shown(), origin.name());
         check_stamp(file.as_fd(), &item.stamp).map_err(failed)?;
-        self.writer.file_from(entry, &file).map_err(|error| match error {
-            LayerError::Shrank { .. } | LayerError::Grew { .. } => {
+        self.sink.file_from(entry, &file).map_err(|error| match error {
+            TransferError::Layer(LayerError::Shrank { .. } | LayerError::Grew { .. }) => {
                 TransferError::Changed { path: shown(), origin: origin.name().to_owned() }
             }
-            LayerError::Content { source, .. } => {
+            TransferError::Layer(LayerError::Content { source, .. }) => {
                 TransferError::Read { path: shown(), origin: origin.name().to_owned(), source }
             }
-            error => error.into(),
+            error => error,
         })?;
         check_stamp(file.as_fd(), &item.stamp).map_err(failed)
     }

@@ -81,6 +81,8 @@ fn attempt(store: &Store) -> Result<Trial, TrialError> {
             resolv_conf: Vec::new(),
             hosts: Vec::new(),
             files: Vec::new(),
+            mounts: Vec::new(),
+            network: true,
         };
         let running = sandbox.start(&root, &step)?;
         let read = |file: &File| -> io::Result<String> {

@@ -5,9 +5,11 @@
 //! 0000, which nobody can pass, and which is known by its inode.
 
 use super::abi::{Mount, MountKind, STEP_FD, Text};
-use super::kernel::{self, CString, Fd, O_CLOEXEC, O_PATH, Result, Stat};
+use super::file::FdPath;
+use super::kernel::{self, AT_FDCWD, CString, EROFS, EXDEV, Fd, O_CLOEXEC, O_PATH, Result, Stat};
 use super::ledger::inode_key;
 use super::rules::mode;
+use super::scratch::Scratch;
 use super::shared::block;
 use super::state;
 
@@ -17,8 +19,8 @@ pub enum ByText {
     None,
     /// The path is a mount point.
     At(&'static Mount),
-    /// The path begins with a mount point: the rest must be walked.
-    Below(&'static Mount),
+    /// The path begins with a mount point; what follows it is looked up there.
+    Below(&'static Mount, CString),
 }
 
 /// Compares `path` (absolute) with the mount points. With a `..` in it the text tells nothing and the path must be
@@ -37,12 +39,17 @@ pub fn by_text(path: &[u8]) -> ByText {
         if let Some(below) = rest.strip_prefix(at) {
             match below.first() {
                 None => return ByText::At(mount),
-                Some(b'/') => return ByText::Below(mount),
+                Some(b'/') => return ByText::Below(mount, below_slashes(below)),
                 Some(_) => {}
             }
         }
     }
     ByText::None
+}
+
+fn below_slashes(below: &[u8]) -> CString {
+    let slashes = below.iter().take_while(|&&byte| byte == b'/').count();
+    below.as_ptr().wrapping_add(slashes)
 }
 
 /// Whether the last component of a path could be a mount point's.
@@ -84,4 +91,48 @@ pub fn text(text: Text) -> CString {
         Some(first) => first,
         None => kernel::EMPTY,
     }
+}
+
+/// The mount of the step's own that the open file `fd` lies in. Which one that is only its path tells: all of them are
+/// directories of one file system.
+fn own_around(fd: i32) -> Option<&'static Mount> {
+    let mut scratch = Scratch::take();
+    let path = &mut scratch.buffers().path;
+    let by_number = FdPath::new(fd);
+    let link = if fd == AT_FDCWD { c"/proc/self/cwd".as_ptr().cast() } else { by_number.as_ptr() };
+    let length = kernel::readlinkat(AT_FDCWD, link, path).ok()?;
+    let path = path.get(..length).unwrap_or(&[]);
+    let block = block();
+    block.mounts().iter().filter(|mount| mount.own != 0).find(|mount| {
+        let below = path.strip_prefix(block.text(mount.host_absolute));
+        below.is_some_and(|below| below.is_empty() || below.first() == Some(&b'/'))
+    })
+}
+
+/// `EROFS` if what `fd` is open on, path-only or not, lies in a read-only mount of the step's own.
+pub fn writable(fd: i32) -> Result<()> {
+    if block().own_read_only != 0 && own_around(fd).is_some_and(|mount| mount.read_only != 0) {
+        return Err(EROFS);
+    }
+    Ok(())
+}
+
+/// `EXDEV` if two directories do not lie in the same mount.
+pub fn same_mount(a: i32, b: i32) -> Result<()> {
+    let place = |fd| own_around(fd).map_or(0, |mount| mount as *const Mount as usize);
+    if block().own_mounts != 0 && a != b && place(a) != place(b) {
+        return Err(EXDEV);
+    }
+    Ok(())
+}
+
+/// The mount that the mount point of `mount` lies in, and the rest of its path there.
+pub fn outer(mount: &Mount) -> Option<(&'static Mount, &'static [u8])> {
+    let block = block();
+    let at = block.text(mount.at);
+    // Deeper mounts stand first: the first that fits is the nearest.
+    block.mounts().iter().filter(|outer| outer.kind != MountKind::File).find_map(|outer| {
+        let below = at.strip_prefix(block.text(outer.at))?;
+        (below.first() == Some(&b'/')).then_some((outer, below))
+    })
 }

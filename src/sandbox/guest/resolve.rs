@@ -122,14 +122,27 @@ fn quick(directory: i32, path: CString, first: u8, flags: usize) -> Result<Optio
             ByText::None => openat2(ROOT_FD, path, flags, 0, RESOLVE_IN_ROOT),
             ByText::At(mount) if mount.kind == MountKind::File => {
                 refuse_writing(mount.read_only != 0, flags)?;
+                // The step's own are named by a link to a descriptor, which is to be followed in any case.
+                let flags = if mount.own != 0 { flags & !O_NOFOLLOW } else { flags };
                 openat(STEP_FD, mounts::text(mount.host), flags, 0)
             }
-            ByText::Below(mount) if mount.kind == MountKind::Sys && !has_parent_step(bytes) => {
+            ByText::Below(mount, _) if mount.kind == MountKind::Sys && !has_parent_step(bytes) => {
                 refuse_writing(true, flags)?;
                 openat(AT_FDCWD, path, flags, 0)
             }
-            ByText::At(_) | ByText::Below(_) => return Ok(None),
+            ByText::Below(mount, rest) if mount.own != 0 && !has_parent_step(bytes) => {
+                let directory = mounts::open(mount)?;
+                if user::first_byte(rest)? == 0 {
+                    return Ok(None);
+                }
+                refuse_writing(mount.read_only != 0, flags)?;
+                openat2(directory.number(), rest, flags, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+            }
+            ByText::At(_) | ByText::Below(..) => return Ok(None),
         }
+    } else if super::shared::block().own_read_only != 0 && writes(flags) {
+        // Where it leads must be known before anything is cut off there.
+        return Ok(None);
     } else {
         openat2(directory, path, flags, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
     };
@@ -140,8 +153,11 @@ fn quick(directory: i32, path: CString, first: u8, flags: usize) -> Result<Optio
 }
 
 fn refuse_writing(read_only: bool, flags: usize) -> Result<()> {
-    let writes = flags & O_PATH == 0 && (flags & O_ACCMODE != O_RDONLY || flags & O_TRUNC != 0);
-    if read_only && writes { Err(EROFS) } else { Ok(()) }
+    if read_only && writes(flags) { Err(EROFS) } else { Ok(()) }
+}
+
+fn writes(flags: usize) -> bool {
+    flags & O_PATH == 0 && (flags & O_ACCMODE != O_RDONLY || flags & O_TRUNC != 0)
 }
 
 fn has_parent_step(path: &[u8]) -> bool {
@@ -173,6 +189,9 @@ pub fn open_existing(directory: i32, path: CString, flags: usize, step: StepMask
         let seen = node.seen();
         if seen.key.is_some() {
             access::permission(state::credentials(), &seen.attributes, reads | writes | truncates)?;
+        }
+        if writes | truncates != 0 {
+            mounts::writable(node.fd.number())?;
         }
     }
     reopen(node, flags, step)
@@ -257,13 +276,23 @@ impl Parent {
         fstatat(self.fd(), self.name, AT_SYMLINK_NOFOLLOW)
     }
 
+    /// Whether something is mounted there.
+    pub fn is_mount_point(&self) -> Result<bool> {
+        if !mounts::may_be_mount_point(component(self.name)?) {
+            return Ok(false);
+        }
+        Ok(self.entry().is_ok_and(|stat| mounts::is_special(&stat) && mounts::by_stub(&stat).is_some()))
+    }
+
     /// Whether the identity may make an entry.
     pub fn may_create(&self) -> Result<()> {
+        mounts::writable(self.fd())?;
         Ok(access::create(state::credentials(), &self.seen.attributes)?)
     }
 
     /// Whether the identity may remove or replace the entry, and nothing is mounted there.
     pub fn may_remove(&self) -> Result<()> {
+        mounts::writable(self.fd())?;
         let credentials = state::credentials();
         let name = component(self.name)?;
         let restricted = !access::unrestricted(credentials);
@@ -484,10 +513,14 @@ fn above(here: Here, buffer: &mut [u8]) -> Result<Here> {
         return Ok(here);
     }
     if let Some(mount) = mounts::root_of(stat) {
-        let at = super::shared::block().text(mount.at);
+        let (outer, at) = match mounts::outer(mount) {
+            Some((outer, below)) => (Some(mounts::open(outer)?), below),
+            None => (None, super::shared::block().text(mount.at)),
+        };
         let length = at.iter().rposition(|&byte| byte == b'/').unwrap_or(0).max(1);
         Text::new(buffer).push(at.get(..length).unwrap_or(b"/"));
-        let fd = openat2(ROOT_FD, buffer.as_ptr(), O_PATH | O_CLOEXEC, 0, RESOLVE_IN_ROOT)?;
+        let start = outer.as_ref().map_or(ROOT_FD, Fd::number);
+        let fd = openat2(start, buffer.as_ptr(), O_PATH | O_CLOEXEC, 0, RESOLVE_IN_ROOT)?;
         return step_to(Here { node: here.node, in_proc: false }, Node::new(fd)?, b"");
     }
     let fd = openat(here.node.fd.number(), c"..".as_ptr().cast(), O_PATH | O_DIRECTORY | O_CLOEXEC, 0)?;

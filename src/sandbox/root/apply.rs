@@ -37,7 +37,7 @@ impl Root {
         let owner = self.owner();
         let assumed = FileIdentity::assume(owner.uid, owner.gid);
         let identity = assumed.map_err(RootError::at("act as the owner of", &TreePath::root()))?;
-        let mut applier = Applier::new(self);
+        let mut applier = Applier::new(self, self.directory());
         // Reading may write: an index of the layer, into a store that is not the root's owner's.
         while let Some((change, mut content)) = identity.suspended(|| layer.next())? {
             applier.change(&change, &mut content)?;
@@ -50,6 +50,8 @@ impl Root {
 /// Makes the files of entries.
 pub(super) struct Applier<'a> {
     root: &'a Root,
+    /// What is applied to: the root itself, or a directory beside it.
+    top: BorrowedFd<'a>,
     /// The directory of the last entry: the next is most often in it too.
     parent: Option<(TreePath, OwnedFd)>,
     /// Inodes that this layer has made: an opaque directory hides all others.
@@ -59,8 +61,9 @@ pub(super) struct Applier<'a> {
 }
 
 impl<'a> Applier<'a> {
-    pub(super) fn new(root: &'a Root) -> Self {
-        Self { root, parent: None, made: HashSet::new(), directories: Vec::new() }
+    /// Applies to `top`, whose files the ledger of `root` knows.
+    pub(super) fn new(root: &'a Root, top: BorrowedFd<'a>) -> Self {
+        Self { root, top, parent: None, made: HashSet::new(), directories: Vec::new() }
     }
 
     fn change(&mut self, change: &Change, content: &mut dyn BufRead) -> Result<(), RootError> {
@@ -80,14 +83,14 @@ impl<'a> Applier<'a> {
         }
         match &self.parent {
             Some((_, fd)) => Ok(fd.as_fd()),
-            None => Ok(self.root.directory()),
+            None => Ok(self.top),
         }
     }
 
     fn open_directory(&mut self, path: &TreePath, links: usize) -> Result<OwnedFd, RootError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let within = if path.is_root() { OsStr::new(".") } else { path.as_path().as_os_str() };
-        match rfs::openat2(self.root.directory(), within, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        match rfs::openat2(self.top, within, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
             Err(Errno::NOENT) if links < MAX_LINKS => {}
             Err(Errno::NOTDIR) => return Err(RootError::NotADirectory(path.clone())),
             other => return other.map_err(RootError::at("open", path)),
@@ -131,7 +134,7 @@ impl<'a> Applier<'a> {
     pub(super) fn entry(&mut self, entry: &Entry, content: &mut dyn BufRead) -> Result<(), RootError> {
         let path = &entry.path;
         let Some(name) = path.file_name().map(OsStr::from_bytes) else {
-            let root = rustix::io::dup(self.root.directory()).map_err(RootError::at("open", path))?;
+            let root = rustix::io::dup(self.top).map_err(RootError::at("open", path))?;
             self.directories.push((path.clone(), entry.metadata.mtime));
             return self.set_metadata(root.as_fd(), mode::DIRECTORY, entry);
         };
@@ -349,7 +352,7 @@ impl<'a> Applier<'a> {
         // Nothing to remove where there is not even a directory.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let within = if parent_path.is_root() { OsStr::new(".") } else { parent_path.as_path().as_os_str() };
-        let directory = self.root.directory();
+        let directory = self.top;
         let parent = match rfs::openat2(directory, within, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
             other => other.map_err(RootError::at("open", &parent_path))?,
@@ -384,7 +387,7 @@ impl<'a> Applier<'a> {
         for (path, mtime) in std::mem::take(&mut self.directories).into_iter().rev() {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let within = if path.is_root() { OsStr::new(".") } else { path.as_path().as_os_str() };
-            let directory = self.root.directory();
+            let directory = self.top;
             match rfs::openat2(directory, within, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
                 Ok(fd) => {
                     set_times_by_path(&sys::fd_path(fd.as_fd()), mtime)

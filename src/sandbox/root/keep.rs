@@ -43,7 +43,7 @@ struct Header {
     /// Of the kernel: what was not written to the disk before it ended is gone.
     boot: String,
     owner: [u32; 2],
-    devices: [u64; 2],
+    devices: [u64; 3],
     inode: u64,
     /// Contents of [`COVERED`] files.
     covered: BTreeMap<String, Vec<u8>>,
@@ -101,7 +101,8 @@ impl Root {
         open_state(&place)?.read_to_end(&mut bytes)?;
         let (header, ledger, snapshot) = decode(&bytes).ok_or(io::ErrorKind::InvalidData)?;
         let stat = rfs::fstat(&directory)?;
-        let devices = [stat.st_dev, file_device(place.as_fd())?];
+        let memory = SharedMemory::create()?;
+        let devices = [stat.st_dev, file_device(place.as_fd())?, rfs::fstat(&memory)?.st_dev];
         let same = header.format == FORMAT
             && header.boot == boot()?
             && header.owner == [owner.uid, owner.gid]
@@ -110,7 +111,6 @@ impl Root {
         if !same {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not the root that was kept"));
         }
-        let memory = SharedMemory::create()?;
         if !memory.shared().ledger.load(ledger.into_iter()) {
             return Err(io::ErrorKind::OutOfMemory.into());
         }

@@ -115,7 +115,7 @@ fn what_steps_have_done_is_undone() {
     rustix::fs::setxattr(at("srv"), "user.left", b"1", rustix::fs::XattrFlags::empty()).unwrap();
     fs::File::open(at("bin")).unwrap().set_modified(SystemTime::now() - Duration::from_hours(9)).unwrap();
     // As it is when a mount point has lain on it.
-    fs::set_permissions(at("etc/hosts"), fs::Permissions::from_mode(0o0)).unwrap();
+    fs::set_permissions(at("etc/hosts"), fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(at("etc/hosts"), fs::Permissions::from_mode(0o644)).unwrap();
     // A ledger that a step may have filled with lies about what it left alone.
     change_owner("etc/passwd", 666);

@@ -29,6 +29,7 @@ mod error;
 mod keep;
 #[cfg(test)]
 mod keep_tests;
+mod mounted;
 mod read;
 mod restore;
 mod snapshot;
@@ -37,6 +38,7 @@ pub(super) mod stubs;
 mod tests;
 
 pub use error::RootError;
+pub use mounted::{Account, Filler, MountedDirectory, Top};
 pub use read::{RootFile, RootListing};
 
 use snapshot::Snapshot;
@@ -58,7 +60,7 @@ pub struct Root {
     directory: OwnedFd,
     path: PathBuf,
     memory: SharedMemory,
-    devices: [u64; 2],
+    devices: [u64; 3],
     inode: u64,
     owner: Owner,
     steps: AtomicU32,
@@ -87,11 +89,12 @@ impl Root {
         rfs::mkdirat(&place, FILESYSTEM, Mode::from_raw_mode(0o755))?;
         let directory = rfs::openat(&place, FILESYSTEM, flags, Mode::empty())?;
         let stat = rfs::fstat(&directory)?;
+        let memory = SharedMemory::create()?;
         Ok(Self {
             path: path_of(directory.as_fd())?,
-            devices: [stat.st_dev, file_device(place.as_fd())?],
+            devices: [stat.st_dev, file_device(place.as_fd())?, rfs::fstat(&memory)?.st_dev],
             inode: stat.st_ino,
-            memory: SharedMemory::create()?,
+            memory,
             steps: AtomicU32::new(0),
             snapshot: Mutex::new(None),
             covered: Mutex::new(HashSet::new()),
@@ -150,8 +153,8 @@ impl Root {
         &self.path
     }
 
-    /// Device numbers of directories and of other files.
-    pub fn devices(&self) -> [u64; 2] {
+    /// Device numbers of directories, of other files, and of files in memory.
+    pub fn devices(&self) -> [u64; 3] {
         self.devices
     }
 

@@ -36,7 +36,7 @@ impl Root {
             root: self,
             before: &before,
             tree,
-            applier: Applier::new(self),
+            applier: Applier::new(self, self.directory()),
             wanted: BTreeMap::new(),
             touched: BTreeSet::new(),
         };

@@ -12,7 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     self as rfs, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT,
@@ -40,6 +40,22 @@ pub struct Stubs {
     keys: Vec<u64>,
     /// What is to be undone, in the order it was done.
     laid: Vec<Laid>,
+}
+
+/// Why nothing can be mounted at a place that a step names.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing can be mounted at `{}`", at.display())]
+pub struct NoMountPoint {
+    /// The place.
+    pub at: PathBuf,
+    /// Why not.
+    pub source: io::Error,
+}
+
+impl NoMountPoint {
+    fn of(at: &Path, source: io::Error) -> io::Error {
+        io::Error::other(Self { at: at.to_owned(), source })
+    }
 }
 
 #[derive(Debug)]
@@ -72,25 +88,28 @@ impl Stubs {
                 .iter()
                 .filter(|outer| outer.at != mount.at && mount.at.starts_with(&outer.at))
                 .max_by_key(|outer| outer.at.components().count());
-            let key = match outer {
+            let place = match outer {
+                None => None,
+                Some(outer) => Some(outer.directory(step)?),
+            };
+            let key = match place {
                 None if STAYING.iter().any(|staying| mount.at == Path::new(staying)) => {
-                    stubs.give_directory(root, &mount.at)
+                    stubs.give_directory(root, &mount.at, mount)
                 }
-                None => stubs.lay_one(root, root.directory(), &mount.at, is_directory(mount)),
-                Some(outer) if outer.kind == MountKind::Directory && outer.host.is_relative() => {
-                    let place =
-                        rfs::openat(step, &outer.host, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
-                    let below = mount.at.strip_prefix(&outer.at).unwrap_or(&mount.at);
-                    stubs.lay_one(root, place.as_fd(), &Path::new("/").join(below), is_directory(mount))
+                None => stubs.lay_one(root, root.directory(), &mount.at, mount),
+                Some(Some(place)) => {
+                    let outer = outer.map_or(Path::new("/"), |outer| &outer.at);
+                    let below = mount.at.strip_prefix(outer).unwrap_or(&mount.at);
+                    stubs.lay_one(root, place.as_fd(), &Path::new("/").join(below), mount)
                 }
                 // The kernel's own filesystems: the guest finds these mounts by their text.
-                Some(_) => Ok(0),
+                Some(None) => Ok(0),
             };
             match (key, stubs.keys.get_mut(index)) {
                 (Ok(key), Some(slot)) => *slot = key,
                 (Err(error), _) => {
                     stubs.lift()?;
-                    return Err(error);
+                    return Err(if mount.own.is_some() { NoMountPoint::of(&mount.at, error) } else { error });
                 }
                 (Ok(_), None) => {}
             }
@@ -114,6 +133,8 @@ impl Stubs {
                     let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
                     match rfs::unlinkat(&parent, &name, flags) {
                         Ok(()) | Err(Errno::NOENT) => {}
+                        // A directory above a mount point, in which the step has made something: it stays.
+                        Err(Errno::NOTEMPTY | Errno::EXIST) => continue,
                         Err(error) => return Err(error.into()),
                     }
                     // Unless the step has changed the directory, it was never changed.
@@ -130,8 +151,9 @@ impl Stubs {
         root: &Root,
         directory: BorrowedFd<'_>,
         path: &Path,
-        is_directory: bool,
+        mount: &MountPoint,
     ) -> io::Result<u64> {
+        let is_directory = is_directory(mount);
         let mut path = path.to_owned();
         for _ in 0..MAX_LINKS {
             let (Some(parent_path), Some(name)) = (path.parent(), path.file_name()) else {
@@ -157,7 +179,11 @@ impl Stubs {
                         self.laid.push(Laid::Covered { file, permissions: stat.st_mode & 0o7777 });
                         return Ok(key(root, &stat));
                     }
-                    // A directory where a file belongs, or the reverse: the image's own, and it stays visible.
+                    // A directory where a file belongs, or the reverse.
+                    _ if mount.own.is_some() => {
+                        return Err(if is_directory { Errno::NOTDIR } else { Errno::ISDIR }.into());
+                    }
+                    // The image's own, and it stays visible.
                     _ => return Ok(0),
                 },
             }
@@ -166,10 +192,10 @@ impl Stubs {
     }
 
     /// Lays the stub of a mount point that stays.
-    fn give_directory(&mut self, root: &Root, path: &Path) -> io::Result<u64> {
+    fn give_directory(&mut self, root: &Root, path: &Path, mount: &MountPoint) -> io::Result<u64> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         match rfs::mkdirat(root.directory(), name, Mode::empty()) {
-            Err(Errno::EXIST) => return self.lay_one(root, root.directory(), path, true),
+            Err(Errno::EXIST) => return self.lay_one(root, root.directory(), path, mount),
             made => made?,
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

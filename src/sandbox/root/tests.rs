@@ -380,6 +380,8 @@ fn with_stubs(root: &Root, act: impl FnOnce()) {
         resolv_conf: Vec::new(),
         hosts: Vec::new(),
         files: Vec::new(),
+        mounts: Vec::new(),
+        network: true,
     };
     let directory = StepDirectory::create(root, &step).unwrap();
     let mut stubs = Stubs::lay(root, directory.fd.as_fd(), &directory.mounts).unwrap();

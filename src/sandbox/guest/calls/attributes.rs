@@ -2,6 +2,7 @@
 
 use crate::file::{FdPath, Seen, record, seen, set_disk_mode, touch};
 use crate::kernel::{self, *};
+use crate::mounts;
 use crate::nr;
 use crate::resolve::{self, Last};
 use crate::rules::access;
@@ -30,6 +31,7 @@ fn check_not_path_only(fd: i32) -> Result<()> {
 }
 
 fn change_mode(fd: i32, stat: &Stat, asked: usize) -> Result {
+    mounts::writable(fd)?;
     let seen = seen(stat);
     let wanted = access::chmod(state::credentials(), &seen.attributes, asked as u32)?;
     if seen.key.is_none() {
@@ -67,6 +69,7 @@ pub fn fchown(fd: i32, uid: usize, gid: usize) -> Result {
 }
 
 fn change_owner(fd: i32, stat: &Stat, uid: u32, gid: u32) -> Result {
+    mounts::writable(fd)?;
     let seen = seen(stat);
     let wanted = access::chown(state::credentials(), &seen.attributes, uid, gid)?;
     if seen.key.is_none() {
@@ -99,15 +102,16 @@ pub fn utimensat(directory: i32, path: CString, times: usize, flags: usize) -> R
     };
     if path.is_null() {
         let stat = fstat(directory)?;
-        may_set_times(&stat, now, omit)?;
+        may_set_times(directory, &stat, now, omit)?;
         return call(nr::UTIMENSAT, [directory as usize, 0, times, flags, 0, 0]);
     }
     let node = resolve::node_at(directory, path, flags)?;
-    may_set_times(&node.stat, now, omit)?;
+    may_set_times(node.fd.number(), &node.stat, now, omit)?;
     set_times(node.fd.number(), times)
 }
 
-fn may_set_times(stat: &Stat, now: bool, omit: bool) -> Result<()> {
+fn may_set_times(fd: i32, stat: &Stat, now: bool, omit: bool) -> Result<()> {
+    mounts::writable(fd)?;
     let seen = seen(stat);
     if omit || seen.key.is_none() {
         return Ok(());
@@ -122,7 +126,7 @@ fn set_times(fd: i32, times: usize) -> Result {
 /// `utime(2)`: whole seconds.
 pub fn utime(path: CString, times: usize) -> Result {
     let node = resolve::node(AT_FDCWD, path, Last::Follow)?;
-    may_set_times(&node.stat, times == 0, false)?;
+    may_set_times(node.fd.number(), &node.stat, times == 0, false)?;
     if times == 0 {
         return set_times(node.fd.number(), 0);
     }
@@ -141,7 +145,7 @@ pub fn utimes(directory: i32, path: CString, times: usize) -> Result {
         (directory, path)
     };
     let node = resolve::node(directory, path, Last::Follow)?;
-    may_set_times(&node.stat, times == 0, false)?;
+    may_set_times(node.fd.number(), &node.stat, times == 0, false)?;
     if times == 0 {
         return set_times(node.fd.number(), 0);
     }

@@ -109,7 +109,7 @@ fn tell_device(entry: usize, device: u64) -> Result<()> {
     if user::read::<u8>(entry + entry_field::KIND)? != KIND_REGULAR {
         return Ok(());
     }
-    let [of_directories, of_files] = block().devices;
+    let [of_directories, of_files, _] = block().devices;
     let device = if device == of_directories { of_files } else { device };
     let key = inode_key(&block().devices, device, user::read(entry + entry_field::INODE)?);
     let kind = key.and_then(|key| ledger().get(key)).map_or(0, |record| record.mode & mode::KIND);

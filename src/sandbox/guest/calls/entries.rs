@@ -2,6 +2,7 @@
 
 use crate::file::{FdPath, kernel_device, record_new, seen};
 use crate::kernel::*;
+use crate::mounts;
 use crate::nr;
 use crate::resolve::{self, Last, Parent, parent};
 use crate::rules::access;
@@ -66,17 +67,23 @@ pub fn link(from_directory: i32, from: CString, to_directory: i32, to: CString, 
     let by_descriptor = flags & AT_EMPTY_PATH != 0 && user::first_byte(from)? == 0;
     let to = parent(to_directory, to)?;
     let (to_fd, to_name) = (to.fd() as usize, to.name as usize);
+    mounts::writable(to.fd())?;
     let credentials = state::credentials();
     if by_descriptor || flags & AT_SYMLINK_FOLLOW != 0 {
         let last = if by_descriptor { AT_EMPTY_PATH } else { 0 };
         let node = resolve::node_at(from_directory, from, last)?;
         access::link(credentials, &node.seen().attributes)?;
         to.may_create()?;
+        mounts::same_mount(node.fd.number(), to.fd())?;
         let path = FdPath::new(node.fd.number());
         let from = [AT_FDCWD as usize, path.as_ptr() as usize];
         return call(nr::LINKAT, [from[0], from[1], to_fd, to_name, AT_SYMLINK_FOLLOW, 0]);
     }
     let from = parent(from_directory, from)?;
+    mounts::same_mount(from.fd(), to.fd())?;
+    if from.is_mount_point()? {
+        return Err(EXDEV);
+    }
     if !access::unrestricted(credentials) {
         access::link(credentials, &seen(&from.entry()?).attributes)?;
         to.may_create()?;
@@ -104,6 +111,7 @@ pub fn rename(from_directory: i32, from: CString, to_directory: i32, to: CString
         Err(ENOENT) => to.may_create()?,
         other => other?,
     }
+    mounts::same_mount(from.fd(), to.fd())?;
     let arguments =
         [from.fd() as usize, from.name as usize, to.fd() as usize, to.name as usize, flags, 0];
     call(nr::RENAMEAT2, arguments)

@@ -3,6 +3,7 @@
 use crate::abi::ROOT_FD;
 use crate::file::{FdPath, record_new};
 use crate::kernel::{self, *};
+use crate::mounts;
 use crate::nr;
 use crate::resolve::{self, Parent, parent};
 use crate::rules::access::{self, Attributes};
@@ -63,6 +64,7 @@ pub fn truncate(path: CString, length: usize) -> Result {
     if seen.key.is_some() {
         access::permission(state::credentials(), &seen.attributes, access::WRITE)?;
     }
+    mounts::writable(node.fd.number())?;
     let path = FdPath::new(node.fd.number());
     call(nr::TRUNCATE, [path.as_ptr() as usize, length, 0, 0, 0, 0])
 }
@@ -75,6 +77,7 @@ fn is_temporary(flags: usize) -> bool {
 fn temporary(directory: i32, path: CString, flags: usize, mode: u32) -> Result {
     let node = resolve::node(directory, path, resolve::Last::Follow)?;
     let seen = node.seen();
+    mounts::writable(node.fd.number())?;
     access::create(state::credentials(), &seen.attributes)?;
     let wanted = new_attributes(&seen.attributes, mode::REGULAR | mode & mode::PERMISSIONS);
     let path = FdPath::new(node.fd.number());

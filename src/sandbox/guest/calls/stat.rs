@@ -5,7 +5,7 @@ use crate::file::{FdPath, Text, seen};
 use crate::kernel::*;
 use crate::nr;
 use crate::resolve::{self, Last, Node};
-use crate::rules::access::permission;
+use crate::rules::access::{WRITE, permission};
 use crate::rules::mode;
 use crate::scratch::Scratch;
 use crate::shared::block;
@@ -104,6 +104,9 @@ pub fn access(directory: i32, path: CString, want: usize, flags: usize) -> Resul
     let node = resolve::node_at(directory, path, flags & (AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH))?;
     if want == 0 {
         return Ok(0);
+    }
+    if want & WRITE as usize != 0 {
+        mounts::writable(node.fd.number())?;
     }
     let seen = node.seen();
     if seen.key.is_none() {

@@ -11,7 +11,7 @@ use crate::rules::credentials::{Capability, FileCapabilities};
 use crate::rules::mode;
 use crate::scratch::Scratch;
 use crate::shared::ledger;
-use crate::{state, user};
+use crate::{mounts, state, user};
 
 use super::Arguments;
 
@@ -75,6 +75,7 @@ impl File {
     fn set(&self, a: &Arguments) -> Result {
         match name(a[1] as CString)? {
             Name::User => {
+                mounts::writable(self.fd)?;
                 self.may(WRITE)?;
                 self.call(nr::SETXATTR, [a[1], a[2], a[3], a[4]])
             }
@@ -85,6 +86,7 @@ impl File {
     }
 
     fn set_capability(&self, value: usize, size: usize, flags: usize) -> Result {
+        mounts::writable(self.fd)?;
         if !state::credentials().capable(Capability::Setfcap) {
             return Err(EPERM);
         }
@@ -133,6 +135,7 @@ impl File {
     }
 
     fn remove(&self, a: &Arguments) -> Result {
+        mounts::writable(self.fd)?;
         match name(a[1] as CString)? {
             Name::User => {
                 self.may(WRITE)?;
