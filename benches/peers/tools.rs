@@ -76,6 +76,7 @@ impl Session {
     /// # Panics
     /// If that fails; with what the tool said.
     pub fn build(&self, context: &Path, reference: &str) -> Sample {
+        self.settle();
         // What was written before is not written back at this build's expense.
         rustix::fs::sync();
         match self {
@@ -119,26 +120,30 @@ impl Session {
         }
     }
 
+    /// Waits for the process that goes on after the end of a build of cofferdam's: it brings unpacked roots back to where the
+    /// next build begins, and removes what is not kept.
+    fn settle(&self) {
+        let Self::Cofferdam { state, .. } = self else { return };
+        let start = Instant::now();
+        let busy = || {
+            let workspaces = fs::read_dir(state.join("cofferdam/cofferdam/workspaces"));
+            workspaces.is_ok_and(|mut all| all.next().is_some())
+        };
+        while busy() && start.elapsed() < DELETION {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Ends it, and waits until its files are gone: what is deleted in the background would be the next tool's time.
     pub fn end(self) {
+        self.settle();
         let directory = match &self {
             Self::Cofferdam { state, .. } => state.clone(),
             Self::BuildKit(daemon) => daemon.directory().to_owned(),
             Self::Buildah(buildah) => buildah.directory().to_owned(),
         };
         match self {
-            Self::Cofferdam { state, .. } => {
-                // Its workspaces are removed by a process that nobody waits for, but for us.
-                let start = Instant::now();
-                let busy = || {
-                    fs::read_dir(state.join("cofferdam/cofferdam/workspaces"))
-                        .is_ok_and(|mut all| all.next().is_some())
-                };
-                while busy() && start.elapsed() < DELETION {
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                fs::remove_dir_all(state).expect("the state can be removed");
-            }
+            Self::Cofferdam { state, .. } => fs::remove_dir_all(state).expect("the state can be removed"),
             daemon => drop(daemon),
         }
         gone(&directory);

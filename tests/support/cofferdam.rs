@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::Unprivileged;
+use super::{Scratch, Unprivileged};
 
 /// The built `cofferdam`, with a home of its own and nothing of this process's environment but `PATH`: no CI job's
 /// variables, no Docker configuration, no proxy.
 pub struct Cofferdam {
-    home: tempfile::TempDir,
+    home: Scratch,
     user: Option<Unprivileged>,
 }
 
@@ -19,10 +19,7 @@ impl Cofferdam {
 
     /// As the user that runs the tests.
     pub fn new() -> Self {
-        Self {
-            home: tempfile::Builder::new().prefix("cofferdam-home-").tempdir().expect("a home"),
-            user: None,
-        }
+        Self { home: Scratch::new("cofferdam-home-"), user: None }
     }
 
     /// As user and group `id` without any privilege.

@@ -20,6 +20,7 @@ mod http;
 mod image;
 mod layers;
 mod registry;
+mod scratch;
 mod user;
 
 pub use buildah::Buildah;
@@ -32,6 +33,7 @@ pub use http::{Http, Response};
 pub use image::{TestImage, sha256};
 pub use layers::{Layer, Node, comparable_config, layers, read_layer};
 pub use registry::{Options as RegistryOptions, Registry, Request};
+pub use scratch::Scratch;
 pub use user::Unprivileged;
 
 /// The directory of an application or another input in `testdata/`.

@@ -6,16 +6,18 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::Scratch;
+
 /// A user and directories that are theirs.
 pub struct Unprivileged {
     id: u32,
-    directory: tempfile::TempDir,
+    directory: Scratch,
 }
 
 impl Unprivileged {
     /// User and group `id`, with a home and a temporary directory of their own.
     pub fn new(id: u32) -> Self {
-        let directory = tempfile::Builder::new().prefix("cofferdam-user-").tempdir().expect("a directory");
+        let directory = Scratch::new("cofferdam-user-");
         // Temporary directories are made for root alone; the way to the user's own must be open.
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("its mode");
         let user = Self { id, directory };
