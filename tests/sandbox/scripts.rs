@@ -45,7 +45,7 @@ pub const DEBIAN: &[Row] = &[
     Row::new(
         "archives keep owners, set-ID bits and holes",
         "set -e; mkdir /a; cd /a; mkdir in; echo 1 > in/one; chown 1000:1001 in/one; cp /bin/true in/suid; chmod 6755 in/suid; chown 0:50 in/suid; chmod 2755 in/suid
-         truncate -s 20M in/sparse; ln in/one in/hard; ln -s one in/link; chown -h 3:4 in/link; mkfifo in/pipe; mknod in/dev c 5 1; mkdir -m 1770 in/dir; chown 12:34 in/dir
+         truncate -s 20M in/sparse; touch -d @1700000000 in/sparse; ln in/one in/hard; ln -s one in/link; chown -h 3:4 in/link; mkfifo in/pipe; mknod in/dev c 5 1; mkdir -m 1770 in/dir; chown 12:34 in/dir
          tar -S -cf plain.tar in; tar -czf t.gz in; tar -tvf plain.tar | sed 's/ 20[0-9-]* [0-9:]*//'
          for a in plain.tar t.gz; do mkdir out-$a; tar -C out-$a -xpf $a; stat -c '%n %a %u:%g %F %t:%T %h %s' out-$a/in/*; done
          [ $(stat -c %b out-plain.tar/in/sparse) -lt 100 ]; gzip -k plain.tar; gunzip -c plain.tar.gz | cmp - plain.tar; rm t.gz plain.tar* ; mkdir o; tar -C in -cf - . | tar -C o -xf - --no-same-owner --no-same-permissions
