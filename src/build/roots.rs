@@ -125,12 +125,13 @@ impl Roots {
         fetcher: &Fetcher,
     ) -> Result<Arc<Root>, BuildError> {
         let keep = self.keep && sandbox.findings().protection() != Protection::None;
-        let mut current = match rooted.take().filter(|known| known.fits(layers)) {
-            Some(known) => known,
-            None => match self.take_up(layers, sandbox, fetcher.store()).await.filter(|_| keep) {
-                Some(kept) => kept,
-                None => Rooted { root: Arc::new(self.create(sandbox)?), layers: Vec::new(), noted: false },
-            },
+        let mut current = rooted.take().filter(|known| known.fits(layers));
+        if current.is_none() && keep {
+            current = self.take_up(layers, sandbox, fetcher.store()).await;
+        }
+        let mut current = match current {
+            Some(current) => current,
+            None => Rooted { root: Arc::new(self.create(sandbox)?), layers: Vec::new(), noted: false },
         };
         let missing = layers.get(current.layers.len()..).unwrap_or_default();
         // All of them set out at once; each is unpacked while those behind it still come in.

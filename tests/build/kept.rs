@@ -127,6 +127,18 @@ fn prune_removes_kept_roots_and_a_project_directory_has_none() {
     crate::faults::nothing_is_left(&elsewhere.path().join("state"));
     assert_eq!(std::fs::read_dir(elsewhere.path().join("state/cofferdam/roots")).unwrap().count(), 1);
 
+    // Who keeps none takes none away either.
+    let built = run(cofferdam.command().env("CI_PROJECT_DIR", elsewhere.path()).args([
+        "build",
+        "--no-cache",
+        &format!("--state-dir={}", elsewhere.path().join("state").display()),
+        &format!("--registry-mirror={}", registry.address()),
+        directory.path().to_str().unwrap(),
+    ]));
+    built.succeeded();
+    crate::faults::nothing_is_left(&elsewhere.path().join("state"));
+    assert_eq!(std::fs::read_dir(elsewhere.path().join("state/cofferdam/roots")).unwrap().count(), 1);
+
     let project = tempfile::tempdir().unwrap();
     let state = project.path().join(".cofferdam");
     let built = run(cofferdam.command().env("CI_PROJECT_DIR", project.path()).args([
