@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::{At, StoreError};
+use super::prune::bytes_below;
 use super::records::list;
 use super::temp::{self, Durable};
 use super::workspace::remove_tree;
@@ -116,7 +117,7 @@ impl Store {
                 }
                 let used = std::fs::metadata(path.join(LOCK)).and_then(|lock| lock.modified());
                 let used = used.unwrap_or(SystemTime::UNIX_EPOCH);
-                let bytes = weight(&path);
+                let bytes = bytes_below(&path);
                 stored.push(StoredCache { path, used, bytes });
             }
         }
@@ -133,18 +134,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// Bytes on disk below a directory. What cannot be looked at counts nothing.
-fn weight(directory: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
-    let mut bytes = 0;
-    for entry in entries.flatten() {
-        let Ok(metadata) = entry.metadata() else { continue };
-        bytes += if metadata.is_dir() { weight(&entry.path()) } else { metadata.blocks() * 512 };
-    }
-    bytes
 }
 
 impl CacheDirectory {

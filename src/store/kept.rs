@@ -4,12 +4,11 @@
 //! lock, and what a process had that was killed goes with its workspace.
 
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::error::{At, StoreError};
-use super::prune::{PrunePolicy, Pruned};
+use super::prune::{PrunePolicy, Pruned, bytes_below};
 use super::records::list;
 use super::workspace::remove_tree;
 use super::{Store, Workspace, temp};
@@ -70,7 +69,7 @@ impl Store {
             let metadata = std::fs::metadata(&path).at("inspect", &path)?;
             let young =
                 policy.older_than.is_some() && metadata.modified().is_ok_and(|used| policy.spares(used));
-            let size = size(&path);
+            let size = bytes_below(&path);
             if young && policy.keep_bytes.is_none() {
                 pruned.left += size;
                 continue;
@@ -81,22 +80,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// What a directory takes up on the disk, in bytes; what cannot be looked at is left out.
-fn size(path: &Path) -> u64 {
-    let mut bytes = 0;
-    let mut open = vec![path.to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            bytes += metadata.blocks() * 512;
-            if metadata.is_dir() {
-                open.push(entry.path());
-            }
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]

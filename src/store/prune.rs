@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -119,8 +120,10 @@ impl Store {
     ) -> Result<Pruned, StoreError> {
         self.lock_alone(policy.wait)?;
         // What the last build has left is swept up, or kept within moments and then pruned with the rest.
-        let _alone = self.keeping(true)?;
-        let pruned = self.sweep().and_then(|_| self.prune_locked(policy, &mut references));
+        let pruned = self.keeping(true).and_then(|_alone| {
+            self.sweep()?;
+            self.prune_locked(policy, &mut references)
+        });
         // Others may come in again. Giving up the exclusive lock for the shared one never waits.
         temp::shared(&self.inner.in_use, &self.ours("in-use"))?;
         pruned
@@ -302,6 +305,22 @@ impl Store {
         (&file).take(MAX_MANIFEST).read_to_end(&mut bytes).at("read", &path)?;
         Ok(Some(bytes))
     }
+}
+
+/// What is below a directory, in bytes on the disk. What cannot be looked at counts nothing.
+pub(super) fn bytes_below(directory: &Path) -> u64 {
+    let mut bytes = 0;
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            bytes += metadata.blocks() * 512;
+            if metadata.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    bytes
 }
 
 impl PrunePolicy {
