@@ -7,7 +7,7 @@
 //!   is kept beside it, as an account.
 //! - **tmpfs**: an empty directory, on disk.
 //! - **secret**: a file in memory. Its content is nowhere else, and neither in a key nor in a message.
-//! - **ssh**: a socket beside the root, from which [`super::agent`] carries bytes to the agent of the build.
+//! - **ssh**: a socket beside the root, from which [`crate::build::agent`] carries bytes to the agent of the build.
 //!
 //! Of all of them nothing gets into a layer: a mount point that the image lacks goes again with the step, as in BuildKit.
 //!
@@ -21,35 +21,33 @@
 //! - `--secret` with a variable that is not set is an error; `docker buildx` makes an empty secret of it;
 //! - `--ssh` takes agents and no keys.
 
-use std::collections::BTreeMap;
+mod cache;
+
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use rustix::fs::{self as rfs, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{self as rfs, MemfdFlags, SealFlags};
 
-use super::agent::Forwarded;
-use super::error::BuildError;
-use super::executor::Executor;
-use super::fetch::blocking;
-use super::inputs::Text;
-use super::keys::StepKey;
-use super::request::SecretValue;
-use super::transfer::{Selection, TransferError};
+use crate::build::agent::Forwarded;
+use crate::build::error::BuildError;
+use crate::build::executor::Executor;
+use crate::build::fetch::blocking;
+use crate::build::inputs::Text;
+use crate::build::keys::StepKey;
+use crate::build::request::SecretValue;
+use crate::build::transfer::{Selection, TransferError};
 use crate::context::clean;
-use crate::dockerfile::{Diagnostic, Diagnostics, FileAttributes, Mount, Sharing, Span, quote};
-use crate::image::{Digest, Sha256};
+use crate::dockerfile::{Diagnostic, Diagnostics, FileAttributes, Mount, Span, quote};
 use crate::plan::{Run, RunMount, Source, Transfer, Unpack};
 use crate::sandbox::abi::MAX_OWN_MOUNTS;
-use crate::sandbox::{Account, MountedDirectory, Root, SandboxError, StepMount, Top};
-use crate::store::{CacheDirectory, CacheUse, Store};
+use crate::sandbox::{MountedDirectory, Root, SandboxError, StepMount, Top};
+use crate::store::Store;
+use cache::UsedCache;
 
-/// How often a cache that somebody else uses is asked for again.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The permissions of a file system in memory, as the kernel makes it.
 const TMPFS_MODE: u32 = 0o1777;
 /// The permissions of a directory that nobody has said any of.
@@ -71,15 +69,6 @@ pub(super) struct Mounts {
     directories: Vec<MountedDirectory>,
     _agents: Vec<Forwarded>,
     caches: Vec<UsedCache>,
-}
-
-/// A cache in use.
-#[derive(Debug)]
-struct UsedCache {
-    cache: Arc<CacheDirectory>,
-    files: Arc<OwnedFd>,
-    /// What its files were to steps when it was taken in.
-    taken: Account,
 }
 
 /// Where a mount is seen: absolute and clean. `None` for what has no file.
@@ -199,7 +188,7 @@ impl Executor {
                 }
                 Mount::Tmpfs { read_only, .. } => {
                     let directory = root.mounted_directory(Top { mode: TMPFS_MODE, uid: 0, gid: 0 })?;
-                    let what = Arc::new(duplicate(directory.directory()).map_err(host)?);
+                    let what = Arc::new(directory.directory().try_clone_to_owned().map_err(host)?);
                     mounts.directories.push(directory);
                     StepMount { at, what, is_directory: true, read_only: *read_only }
                 }
@@ -211,7 +200,7 @@ impl Executor {
                         Some(used) => Arc::clone(&used.files),
                         None => {
                             let (root, cache) = (Arc::clone(root), Arc::clone(cache));
-                            let used = blocking(move || take_in(&root, cache, files)).await?;
+                            let used = blocking(move || UsedCache::take_in(&root, cache, files)).await?;
                             let what = Arc::clone(&used.files);
                             mounts.caches.push(used);
                             what
@@ -283,62 +272,6 @@ impl Executor {
             None => Err(BuildError::refused("the mount has no files")),
         }
     }
-
-    /// The caches of a step, by the numbers of their mounts, each of them in use from now on. All steps take them in one order,
-    /// so that no two wait for each other.
-    async fn caches(
-        self: &Arc<Self>,
-        run: &Run,
-        key: &StepKey,
-        root: &Root,
-    ) -> Result<BTreeMap<usize, Arc<CacheDirectory>>, BuildError> {
-        let mut wanted: BTreeMap<Digest, (CacheUse, Vec<usize>)> = BTreeMap::new();
-        for (number, mount) in run.mounts.iter().enumerate() {
-            let Some(identity) = cache_key(run, mount, number, key, root) else { continue };
-            let entry = wanted.entry(identity).or_insert((CacheUse::Shared, Vec::new()));
-            entry.0 = stricter(entry.0, cache_use(run, number));
-            entry.1.push(number);
-        }
-        let mut found = BTreeMap::new();
-        for (identity, (how, numbers)) in wanted {
-            let cache = loop {
-                let store = self.services.store.clone();
-                let tried = blocking(move || Ok(store.cache_directory(&identity, how)?));
-                match tried.await? {
-                    Some(cache) => break Arc::new(cache),
-                    None => tokio::time::sleep(LOOK_AGAIN).await,
-                }
-            };
-            found.extend(numbers.into_iter().map(|number| (number, Arc::clone(&cache))));
-        }
-        Ok(found)
-    }
-
-    /// The directory of a cache, made and filled if it is new.
-    async fn cache_files(
-        self: &Arc<Self>,
-        mount: &RunMount,
-        number: usize,
-        key: &StepKey,
-        root: &Arc<Root>,
-        cache: &Arc<CacheDirectory>,
-    ) -> Result<OwnedFd, BuildError> {
-        let is_new = !cache.files().exists();
-        let first = match is_new && mount.source.is_some() {
-            true => Some(self.selection(mount, number, key).await?),
-            false => None,
-        };
-        let top = new_top(&mount.mount, first.as_deref());
-        let (root, cache, executor) = (Arc::clone(root), Arc::clone(cache), Arc::clone(self));
-        let span = mount.span;
-        blocking(move || {
-            if is_new {
-                make_cache(&root, &cache, &executor, first.as_deref(), top, span)?;
-            }
-            Ok(open_directory(&cache.files())?)
-        })
-        .await
-    }
 }
 
 impl Mounts {
@@ -347,13 +280,7 @@ impl Mounts {
     /// # Errors
     /// If an account cannot be written.
     pub fn keep(&self, root: &Root) -> Result<(), BuildError> {
-        for UsedCache { cache, files, taken } in &self.caches {
-            let account = cache.account()?;
-            let stored: Account = account.read()?;
-            let now = root.account(files.as_fd(), taken, &stored)?;
-            account.write(&now)?;
-        }
-        Ok(())
+        self.caches.iter().try_for_each(|used| used.keep(root))
     }
 }
 
@@ -375,7 +302,7 @@ fn bind(
     };
     let what = match selection.single() {
         Some(name) => directory.entry(name).map_err(failed)?,
-        None => duplicate(directory.directory()).map_err(failed)?,
+        None => directory.directory().try_clone_to_owned().map_err(failed)?,
     };
     Ok((directory, what, selection.single().is_none()))
 }
@@ -415,120 +342,8 @@ fn in_memory(root: &Root, number: usize, content: &[u8], top: Top) -> std::io::R
     Ok(file.into())
 }
 
-fn duplicate(fd: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
-    fd.try_clone_to_owned()
-}
-
 fn host(source: std::io::Error) -> SandboxError {
     SandboxError::Host { operation: "mount a directory", source }
-}
-
-fn open_directory(path: &Path) -> Result<OwnedFd, SandboxError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rfs::open(path, flags, Mode::empty())
-        .map_err(|error| SandboxError::Host { operation: "open a cache", source: error.into() })
-}
-
-/// Makes the directory of a cache, unless somebody was faster.
-fn make_cache(
-    root: &Root,
-    cache: &CacheDirectory,
-    executor: &Executor,
-    first: Option<&Selection>,
-    top: Top,
-    span: Span,
-) -> Result<(), BuildError> {
-    let account = cache.account()?;
-    if cache.files().exists() {
-        return Ok(());
-    }
-    let draft = account.draft()?;
-    let owner = root.owner();
-    let make = || {
-        std::fs::create_dir(&draft)?;
-        std::os::unix::fs::chown(&draft, Some(owner.uid), Some(owner.gid))
-    };
-    make().map_err(|source| SandboxError::Host { operation: "make a cache", source })?;
-    let files = open_directory(&draft)?;
-    if let Some(selection) = first {
-        if selection.single().is_some() {
-            let finding = Diagnostic::error("a cache begins with a directory, and this is a file", span);
-            return Err(executor.text.findings(Diagnostics(vec![finding])));
-        }
-        let mut filler = root.filler(files.as_fd());
-        selection
-            .fill(&executor.services.store, &mut filler)
-            .map_err(|error| executor.text.transfer_error(error))?;
-        filler.finish()?;
-    }
-    root.set_top(files.as_fd(), top)?;
-    account.write(&root.account(files.as_fd(), &Account::default(), &Account::default())?)?;
-    account.publish()?;
-    Ok(())
-}
-
-/// Has the root's ledger know the files of a cache.
-fn take_in(root: &Root, cache: Arc<CacheDirectory>, files: OwnedFd) -> Result<UsedCache, BuildError> {
-    let stored: Account = cache.account()?.read()?;
-    let taken = root.take_in(files.as_fd(), &stored)?;
-    Ok(UsedCache { cache, files: Arc::new(files), taken })
-}
-
-/// Mode and owner of a cache that begins.
-fn new_top(mount: &Mount, first: Option<&Selection>) -> Top {
-    let FileAttributes { mode, uid, gid } = match mount {
-        Mount::Cache { file, .. } => *file,
-        _ => FileAttributes::default(),
-    };
-    let (from_mode, from_uid, from_gid) = first.and_then(Selection::top).unwrap_or((DIRECTORY_MODE, 0, 0));
-    Top { mode: mode.unwrap_or(from_mode), uid: uid.unwrap_or(from_uid), gid: gid.unwrap_or(from_gid) }
-}
-
-/// What a cache is known by: its name, and what it begins with. Caches of steps with another real user are others: nobody could
-/// read their files.
-fn cache_key(run: &Run, mount: &RunMount, number: usize, key: &StepKey, root: &Root) -> Option<Digest> {
-    let Mount::Cache { id, target, source, file, .. } = &mount.mount else { return None };
-    let mut hash = Sha256::new();
-    let mut field = |value: &str| {
-        hash.update(&(value.len() as u64).to_le_bytes());
-        hash.update(value.as_bytes());
-    };
-    field(&id.clone().unwrap_or_else(|| clean(target)));
-    // In the order of the sources of the step.
-    let before = run.mounts.iter().take(number).filter(|mount| mount.source.is_some()).count();
-    let from = mount.source.as_ref().and_then(|_| key.sources.get(before));
-    field(from.map_or("", String::as_str));
-    field(&from.map(|_| clean(&format!("/{source}"))).unwrap_or_default());
-    for value in [file.mode, file.uid, file.gid] {
-        field(&value.map(|value| value.to_string()).unwrap_or_default());
-    }
-    field(&root.owner().uid.to_string());
-    Some(hash.finish())
-}
-
-fn cache_use(run: &Run, number: usize) -> CacheUse {
-    let Some(Mount::Cache { sharing, .. }) = run.mounts.get(number).map(|mount| &mount.mount) else {
-        return CacheUse::Shared;
-    };
-    let own = target(run, number).unwrap_or_default();
-    let holds_another = (0..run.mounts.len())
-        .filter_map(|other| target(run, other))
-        .any(|other| other.strip_prefix(own.as_str()).is_some_and(|below| below.starts_with('/')));
-    match sharing {
-        Sharing::Locked => CacheUse::Locked,
-        Sharing::Private => CacheUse::Private,
-        // The mount point lies in it while the step runs: nobody else is to see that.
-        Sharing::Shared if holds_another => CacheUse::Private,
-        Sharing::Shared => CacheUse::Shared,
-    }
-}
-
-fn stricter(a: CacheUse, b: CacheUse) -> CacheUse {
-    match (a, b) {
-        (CacheUse::Locked, _) | (_, CacheUse::Locked) => CacheUse::Locked,
-        (CacheUse::Private, _) | (_, CacheUse::Private) => CacheUse::Private,
-        _ => CacheUse::Shared,
-    }
 }
 
 /// Where the files of a mount come from, if that is a context.
@@ -557,13 +372,13 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::dockerfile::Network;
+    use crate::dockerfile::{Network, Sharing};
 
-    fn bind(target: &str) -> Mount {
+    pub(super) fn bind(target: &str) -> Mount {
         Mount::Bind { from: None, source: String::new(), target: target.to_owned(), writable: false }
     }
 
-    fn cache(target: &str, sharing: Sharing) -> Mount {
+    pub(super) fn cache(target: &str, sharing: Sharing) -> Mount {
         let (id, from, source) = (None, None, String::new());
         let (target, read_only, file) = (target.to_owned(), false, FileAttributes::default());
         Mount::Cache { id, from, source, target, read_only, sharing, file }
@@ -579,7 +394,7 @@ mod tests {
         Mount::Secret { id, target, env: None, required: false, file: FileAttributes::default() }
     }
 
-    fn run(mounts: Vec<Mount>) -> Run {
+    pub(super) fn run(mounts: Vec<Mount>) -> Run {
         let mount = |mount| RunMount { mount, source: None, span: Span::at(0) };
         Run {
             arguments: Vec::new(),
@@ -624,16 +439,6 @@ mod tests {
             (Some(message), Some(expected)) => assert!(message.contains(expected), "{message}"),
             (message, expected) => assert_eq!(message.as_deref(), expected),
         }
-    }
-
-    #[test]
-    fn a_cache_with_another_mount_in_it_is_used_alone() {
-        let shared = || cache("/c", Sharing::Shared);
-        assert_eq!(cache_use(&run(vec![shared(), bind("/cc"), bind("/")]), 0), CacheUse::Shared);
-        assert_eq!(cache_use(&run(vec![bind("/c/d"), shared()]), 1), CacheUse::Private);
-        assert_eq!(cache_use(&run(vec![cache("/c", Sharing::Locked), bind("/c/d")]), 0), CacheUse::Locked);
-        assert_eq!(stricter(CacheUse::Private, CacheUse::Shared), CacheUse::Private);
-        assert_eq!(stricter(CacheUse::Private, CacheUse::Locked), CacheUse::Locked);
     }
 
     #[test]
