@@ -1,11 +1,11 @@
 //! What a build leaves to the process that takes over its workspace: roots that the next build may go on from.
 
+use std::error::Error;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::error::BuildError;
 use super::roots::Layers;
-use crate::layer::{LayerReader, Tree};
+use crate::layer::{LayerError, LayerReader, Tree, TreePath};
 use crate::sandbox::{Owner, Root, RootError};
 use crate::store::{Store, Workspace, succession};
 
@@ -30,24 +30,21 @@ pub fn run_if_asked() -> Option<i32> {
     Some(i32::from(workspace.close().is_err()))
 }
 
-fn keep(store: &Store, workspace: &Workspace, place: &Path) -> Result<(), BuildError> {
-    let failed = |source: std::io::Error| BuildError::Output { path: place.to_owned(), source };
-    let metadata = std::fs::metadata(place).map_err(failed)?;
+fn keep(store: &Store, workspace: &Workspace, place: &Path) -> Result<(), Box<dyn Error>> {
+    let metadata = std::fs::metadata(place)?;
     let owner = Owner { uid: metadata.uid(), gid: metadata.gid() };
-    let label = Root::label(place, owner).map_err(failed)?;
-    let layers = Layers::of_label(&label).ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))?;
-    let root = Root::take_up(place, owner).map_err(failed)?;
+    let label = Root::label(place, owner)?;
+    let layers = Layers::of_label(&label).ok_or("the label names no layers")?;
+    let root = Root::take_up(place, owner)?;
     root.tidy()?;
     let tree = Tree::open(store, &layers.diff_ids())?;
     root.restore(&tree, &mut |number, read| {
-        let layer = layers.get(number).ok_or(RootError::NotRestorable(Default::default()))?;
-        let blob = store.open_blob(&layer.digest).map_err(|error| {
-            RootError::Layer(crate::layer::LayerError::Source("layer", std::io::Error::other(error)))
-        })?;
+        let layer = layers.get(number).ok_or(RootError::NotRestorable(TreePath::root()))?;
+        let blob = store.open_blob(&layer.digest).map_err(LayerError::from)?;
         let mut reader = LayerReader::new(blob)?;
         read(&mut reader)?;
         Ok(reader.finish()?.expect_diff_id(&layer.diff_id)?)
     })?;
-    root.write_state(&label).map_err(failed)?;
+    root.write_state(&label)?;
     Ok(store.keep(place, workspace)?)
 }
