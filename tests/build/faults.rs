@@ -145,7 +145,7 @@ pub fn state_directory(cofferdam: &Cofferdam) -> PathBuf {
     cofferdam.home().join(".local/share/cofferdam")
 }
 
-/// Waits until there are no files of builds that are over: a process that outlives a build removes its roots.
+/// Waits until there are no files of builds that are over: a process that outlives a build keeps its roots or removes them.
 ///
 /// # Panics
 /// If there still are some after a minute.

@@ -2,7 +2,7 @@
 //!
 //! `KILLS=200` runs the campaign at full size; see `docs/campaigns.md`.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::faults::{nothing_is_left, state_directory};
@@ -66,16 +66,8 @@ fn kill_one(
     name: &str,
     after: Duration,
 ) {
-    let inner = cofferdam.command();
-    let mut command = Command::new(inner.get_program());
-    command.args(inner.get_args()).env_clear();
-    for (name, value) in inner.get_envs() {
-        command.env(name, value.unwrap_or_default());
-    }
-    if let Some(directory) = inner.get_current_dir() {
-        command.current_dir(directory);
-    }
-    let mut child = command
+    let mut child = cofferdam
+        .process()
         .args(["build", "--push", "--quiet", &format!("--tag={name}")])
         .arg(format!("--registry-mirror=docker.io=http://{}", registry.address()))
         .arg(context)

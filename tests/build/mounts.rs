@@ -251,16 +251,8 @@ RUN --mount=type=ssh,id=absent test -n "$SSH_AUTH_SOCK" && test ! -e "$SSH_AUTH_
 
 /// `docker.io`'s images from here.
 fn start(cofferdam: &Cofferdam, registry: &Registry, context: &Path) -> std::process::Child {
-    let inner = cofferdam.command();
-    let mut command = Command::new(inner.get_program());
-    command.args(inner.get_args()).env_clear();
-    for (name, value) in inner.get_envs() {
-        command.env(name, value.unwrap_or_default());
-    }
-    if let Some(directory) = inner.get_current_dir() {
-        command.current_dir(directory);
-    }
-    command
+    cofferdam
+        .process()
         .args(["build", "--no-cache", "--progress=plain"])
         .arg(format!("--registry-mirror=docker.io=http://{}", registry.address()))
         .arg(context)

@@ -52,6 +52,18 @@ impl Cofferdam {
         command
     }
 
+    /// The same for a process that goes on beside the test.
+    pub fn process(&self) -> std::process::Command {
+        let inner = self.command();
+        let mut command = std::process::Command::new(inner.get_program());
+        command.args(inner.get_args()).env_clear();
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if let Some(directory) = inner.get_current_dir() {
+            command.current_dir(directory);
+        }
+        command
+    }
+
     /// `cofferdam ARGS`.
     pub fn run<S: AsRef<std::ffi::OsStr>>(
         &self,
