@@ -12,6 +12,7 @@ pub mod image;
 pub mod layer;
 pub mod plan;
 pub mod registry;
+pub mod remote;
 pub mod report;
 pub mod sandbox;
 pub mod settings;

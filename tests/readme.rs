@@ -9,11 +9,12 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Cluster, Cofferdam, Level, Registry, testdata};
+use support::{Cluster, Cofferdam, Level, Registry, Web, git, testdata};
 
 const USER: &str = "robot";
 const PASSWORD: &str = "open sesame";
@@ -51,10 +52,36 @@ fn project(directory: &Path, authority: &Path) {
     git(&["commit", "--quiet", "--message=Add the calculator"]);
 }
 
+/// The server of the repositories and archives that the commands name.
+fn web() -> Web {
+    let web = Web::start();
+    for name in ["app.git", "assets.git"] {
+        let tree = web.repository(name);
+        fs::create_dir(tree.join("server")).unwrap();
+        for directory in [tree.clone(), tree.join("server")] {
+            fs::write(directory.join("Dockerfile"), "FROM scratch\nCOPY . /\n").unwrap();
+        }
+        git(&tree, &["add", "-A"]);
+        git(&tree, &["commit", "-qm", "x"]);
+        git(&tree, &["tag", "v1.2"]);
+    }
+    let mut archive = tar::Builder::new(Vec::new());
+    let content = "FROM scratch\nCOPY . /\n";
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "Dockerfile", content.as_bytes()).unwrap();
+    let mut packed = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(1)).unwrap();
+    packed.write_all(&archive.into_inner().unwrap()).unwrap();
+    web.file("/app.tar.xz", packed.finish().unwrap(), None);
+    web
+}
+
 #[test]
 fn the_commands_do_what_they_say() {
     let open = Registry::start();
     let private = Registry::options().empty().user(USER, PASSWORD).tls().start();
+    let web = web();
     let cofferdam = Cofferdam::new();
     let home = cofferdam.home();
     let place = home.join("project");
@@ -76,7 +103,9 @@ fn the_commands_do_what_they_say() {
     let script = script
         .replace("mirror.example.com:5000", open.address())
         .replace("registry.example.com", open.address())
-        .replace("private.example.com", private.address());
+        .replace("private.example.com", private.address())
+        .replace("https://git.example.com/group", &web.url("/git"))
+        .replace("https://example.com", &web.url(""));
     assert!(!script.contains("example.com"), "a host has no stand-in");
 
     let mut path = vec![Cofferdam::binary().parent().unwrap().to_owned()];
@@ -89,6 +118,7 @@ fn the_commands_do_what_they_say() {
         .env("HOME", &home)
         .env("TMPDIR", &home)
         .env("TOKEN", PASSWORD)
+        .env("CI_JOB_TOKEN", "token")
         .env("COFFERDAM_REGISTRY_MIRRORS", format!("docker.io=http://{}", open.address()))
         .output()
         .unwrap();

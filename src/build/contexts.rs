@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::error::BuildError;
-use super::request::{BuildRequest, ContextSource, NamedContext};
+use super::request::{BuildRequest, NamedContext};
 use super::transfer::{Origin, Reading, Selection, TransferError, keep, recall};
 use crate::context::{Digests, LocalContext};
-use crate::plan::{Source, Transfer};
+use crate::plan::{Remote, Source, Transfer};
 use crate::store::Store;
 
 /// The contexts of a build that are directories.
@@ -17,6 +17,8 @@ use crate::store::Store;
 pub(super) struct Contexts {
     main: Context,
     named: BTreeMap<String, Context>,
+    /// What ADD takes that is not on this machine.
+    fetched: BTreeMap<Remote, Origin>,
     threads: NonZeroUsize,
 }
 
@@ -38,14 +40,16 @@ impl Context {
         store: &Store,
     ) -> Result<Self, BuildError> {
         let files = LocalContext::open(directory, dockerfile)?.without(store.directory());
-        let digests = if request.no_cache { None } else { recall(store, &files)? };
+        // What was brought here lies elsewhere the next time.
+        let is_brought = directory.starts_with(store.directory());
+        let digests = if request.no_cache || is_brought { None } else { recall(store, &files)? };
         Ok(Self { files: Arc::new(files), name: name.into(), digests })
     }
 }
 
 impl Contexts {
-    /// Opens them. `dockerfile` is the file that it was read from, which may have an ignore file of its own; files are read by
-    /// `threads` threads.
+    /// Opens them. `dockerfile` is the file that it was read from, which may have an ignore file of its own; `fetched` is what
+    /// ADD takes that is not on this machine; files are read by `threads` threads.
     ///
     /// # Errors
     /// If one cannot be opened.
@@ -53,9 +57,10 @@ impl Contexts {
         request: &BuildRequest,
         dockerfile: Option<&Path>,
         store: &Store,
+        fetched: BTreeMap<Remote, Origin>,
         threads: NonZeroUsize,
     ) -> Result<Self, BuildError> {
-        let ContextSource::Directory(directory) = &request.context;
+        let directory = request.context.directory()?;
         let main = Context::open(directory, dockerfile, "the build context".to_owned(), request, store)?;
         let mut named = BTreeMap::new();
         for (name, context) in &request.named_contexts {
@@ -64,7 +69,7 @@ impl Contexts {
                 named.insert(name.clone(), Context::open(directory, None, shown, request, store)?);
             }
         }
-        Ok(Self { main, named, threads })
+        Ok(Self { main, named, fetched, threads })
     }
 
     /// The directory of the build context, as it was named.
@@ -85,7 +90,7 @@ impl Contexts {
         let Some(context) = context else { return Ok(None) };
         let origin = Origin::context(Arc::clone(&context.files), Arc::clone(&context.name));
         let reading = Reading { digests: context.digests.as_ref(), threads: self.threads };
-        Selection::new(Arc::new(transfer.clone()), origin, reading).map(Some)
+        Selection::with_fetched(Arc::new(transfer.clone()), origin, &self.fetched, reading).map(Some)
     }
 
     /// Keeps what was found out of files for the next build.

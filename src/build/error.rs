@@ -10,6 +10,7 @@ use crate::dockerfile::Diagnostics;
 use crate::image::{Digest, ManifestError};
 use crate::layer::{LayerError, TreeError};
 use crate::registry::RegistryError;
+use crate::remote::RemoteError;
 use crate::report::{Findings, StepFailure};
 use crate::sandbox::{RootError, SandboxError};
 use crate::store::StoreError;
@@ -66,6 +67,9 @@ pub enum BuildError {
     /// A registry refused or failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// What is not on this machine cannot be brought here.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

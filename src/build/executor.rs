@@ -10,6 +10,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::assemble::Image;
+use super::bring;
 use super::contexts::Contexts;
 use super::error::BuildError;
 use super::fetch::{Fetcher, blocking};
@@ -23,12 +24,14 @@ use super::request::{BuildOutcome, BuildRequest, Output, Services};
 use super::roots::Roots;
 use super::steps::sources;
 use super::told::tell_failure;
+use super::transfer::Origin;
 use crate::cache::{LayerRecord, LocalCache};
 use crate::image::Reference;
 use crate::layer::{LayerOptions, LayerWriter, Pool};
-use crate::plan::{Base, Operation, Plan, Source, Stage, StageIndex, Step};
+use crate::plan::{Base, Operation, Plan, Remote, Source, Stage, StageIndex, Step};
 use crate::report::{Built, Event, Started};
 use crate::sandbox::{Protection, Sandbox, SandboxError};
+use crate::store::Workspace;
 
 /// A layer that a step made, now or before.
 #[derive(Debug, Clone)]
@@ -43,9 +46,15 @@ pub(super) async fn build(
     request: BuildRequest,
     services: Arc<Services>,
 ) -> Result<BuildOutcome, BuildError> {
+    let workspace = Arc::new(services.store.workspace()?);
+    let request = match bring::is_here(&request) {
+        true => request,
+        false => bring::contexts(request, &services, &workspace).await?,
+    };
     let text = Text::read(&request)?;
     let planned = inputs::plan(&request, &services, &text).await?;
-    let mut executor = Executor::prepare(request, services, text, planned).await?;
+    let fetched = bring::sources(&planned.plan, &text, &request, &services, &workspace).await?;
+    let mut executor = Executor::prepare(request, services, text, planned, workspace, fetched).await?;
     let needed = executor.needed_stages();
     let (executes, runs) = {
         let mut missing = executor.missing_steps(&needed).peekable();
@@ -88,15 +97,16 @@ impl Executor {
         services: Arc<Services>,
         text: Text,
         planned: Planned,
+        workspace: Arc<Workspace>,
+        fetched: BTreeMap<Remote, Origin>,
     ) -> Result<Self, BuildError> {
         let Planned { plan, images } = planned;
         let store = services.store.clone();
-        let workspace = Arc::new(store.workspace()?);
         // What killed builds have left is in nobody's way: it is cleared away beside the work.
         let sweeping = store.clone();
         std::mem::drop(tokio::task::spawn_blocking(move || sweeping.sweep()));
         let threads = NonZeroUsize::new(request.parallel).unwrap_or(NonZeroUsize::MIN);
-        let contexts = Arc::new(Contexts::open(&request, text.path.as_deref(), &store, threads)?);
+        let contexts = Arc::new(Contexts::open(&request, text.path.as_deref(), &store, fetched, threads)?);
         let (keys, plan, text) = {
             let (contexts, options, kept) = (Arc::clone(&contexts), layer_options(&request), store.clone());
             blocking(move || {

@@ -1,6 +1,6 @@
-//! `type=local`: the files of an image in a directory of the user's.
+//! Files of an image or an archive in a directory.
 //!
-//! The entries come from our own walk over the image's root, sorted and each once; what stands in the directory already
+//! For `type=local` the entries come from our own walk over the image's root, sorted and each once; what stands in the directory already
 //! is overwritten file by file. Owners are set where this process may set them.
 
 use std::ffi::OsStr;
@@ -16,7 +16,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::error::BuildError;
-use crate::layer::{Change, Entry, LayerReader, Node, TreePath};
+use crate::layer::{ArchiveReader, Change, Entry, LayerReader, Node, TreePath};
 
 /// Writes the files of `layer` into `directory`. Gives the number of device nodes that could not be made.
 ///
@@ -57,6 +57,54 @@ pub(super) fn into(directory: &Path, layer: &mut LayerReader) -> Result<usize, B
         finish(&parent, name, entry).map_err(failed(&entry.path))?;
     }
     Ok(skipped)
+}
+
+/// Unpacks an archive, compressed or not, into an empty directory of the build's own. Owners are left alone, and as in all
+/// contexts mean nothing; nothing leads out of the directory, be it by `..` or by links.
+///
+/// # Errors
+/// If the archive cannot be read, or a file cannot be written.
+pub(super) fn archive(directory: &Path, source: impl io::Read + Send + 'static) -> Result<(), BuildError> {
+    let failed = |path: &TreePath| {
+        let path = directory.join(path.as_path());
+        move |source: io::Error| BuildError::Output { path, source }
+    };
+    let root = OwnedFd::from(File::open(directory).map_err(failed(&TreePath::root()))?);
+    let mut archive = ArchiveReader::new(source)?;
+    let mut directories = Vec::new();
+    while let Some((entry, mut content)) = archive.next()? {
+        let Some(name) = entry.path.file_name().map(OsStr::from_bytes) else { continue };
+        let within = entry.path.parent().unwrap_or_default();
+        make_parents(&root, &within).map_err(failed(&entry.path))?;
+        let parent = open_parent(&root, &entry.path).map_err(failed(&entry.path))?;
+        make(&root, &parent, name, &entry, &mut content).map_err(failed(&entry.path))?;
+        match entry.node {
+            Node::Directory => directories.push(entry),
+            Node::Hardlink { .. } => {}
+            _ => finish(&parent, name, &entry).map_err(failed(&entry.path))?,
+        }
+    }
+    directories.sort_by(|a, b| b.path.cmp(&a.path));
+    for entry in directories {
+        let Some(name) = entry.path.file_name().map(OsStr::from_bytes) else { continue };
+        let parent = open_parent(&root, &entry.path).map_err(failed(&entry.path))?;
+        finish(&parent, name, &entry).map_err(failed(&entry.path))?;
+    }
+    Ok(())
+}
+
+/// Makes the directories of a path that are missing: archives need not name them.
+fn make_parents(root: &OwnedFd, path: &TreePath) -> io::Result<()> {
+    let mut done = TreePath::root();
+    for component in path.components() {
+        done = done.join(component).map_err(io::Error::other)?;
+        let parent = open_parent(root, &done)?;
+        match rfs::mkdirat(&parent, OsStr::from_bytes(component), Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// The directory of a path; links in it are not followed, for the image's own are links here too.

@@ -2,7 +2,7 @@
 
 use super::error::BuildError;
 use super::inputs::Text;
-use super::request::{BuildRequest, ContextSource};
+use super::request::BuildRequest;
 use crate::context::{LocalContext, clean};
 use crate::dockerfile::{Diagnostic, Dockerfile, Rule, Span, Spanned, quote};
 use crate::plan::{Operation, Plan, Source, Stage};
@@ -28,7 +28,10 @@ pub(super) fn check(
         .filter_map(|(stage, step)| match &step.operation {
             Operation::Transfer(transfer) if transfer.source == Source::Context => {
                 let (subject, comments) = instruction(dockerfile, stage, step.span);
-                Some(Named { subject, comments, name: transfer.name, paths: transfer.paths.clone() })
+                let paths = transfer.paths.iter().enumerate();
+                let here = paths.filter(|(number, _)| !transfer.remotes.contains_key(number));
+                let paths = here.map(|(_, path)| path.clone()).collect();
+                Some(Named { subject, comments, name: transfer.name, paths })
             }
             _ => None,
         })
@@ -36,7 +39,7 @@ pub(super) fn check(
     if transfers.is_empty() {
         return Ok(());
     }
-    let ContextSource::Directory(directory) = &request.context;
+    let directory = request.context.directory()?;
     let context = LocalContext::open(directory, text.path.as_deref())?;
     let (file, ignore) = context.ignore_file();
     if ignore.patterns().iter().any(|pattern| pattern.exception) {

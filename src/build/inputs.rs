@@ -11,8 +11,9 @@ use super::error::BuildError;
 use super::ignored;
 use super::images::Found;
 use super::mounts;
-use super::request::{BuildRequest, ContextSource, DockerfileSource, NamedContext, Services};
+use super::request::{BuildRequest, DockerfileSource, NamedContext, Services};
 use super::transfer::TransferError;
+use crate::context::{Led, LocalContext, clean};
 use crate::dockerfile::{self, Diagnostic, Diagnostics, Dockerfile, nearest, quote};
 use crate::image::Platform;
 use crate::plan::{Graph, ImageName, Named, Operation, Options, Plan};
@@ -35,18 +36,38 @@ pub(super) struct Text {
 impl Text {
     /// Reads the Dockerfile of a request.
     pub fn read(request: &BuildRequest) -> Result<Self, BuildError> {
-        let ContextSource::Directory(context) = &request.context;
+        let context = request.context.directory()?;
         let (path, name) = match &request.dockerfile {
             DockerfileSource::InContext => (context.join("Dockerfile"), "Dockerfile".to_owned()),
+            DockerfileSource::Within(within) => return Self::within(context, within),
             DockerfileSource::File(path) => (path.clone(), path.display().to_string()),
             DockerfileSource::Stdin => {
                 let bytes = read_all(io::stdin(), Path::new("-"))?;
                 return Self::decode("-".to_owned(), None, &bytes);
             }
+            DockerfileSource::Read(bytes) => return Self::decode("-".to_owned(), None, bytes),
         };
         let file = std::fs::File::open(&path).map_err(|source| input(&path, source))?;
         let bytes = read_all(file, &path)?;
         Self::decode(name, Some(path), &bytes)
+    }
+
+    /// Reads a file of a context that is somebody else's: no link in it leads out of it.
+    fn within(context: &Path, within: &Path) -> Result<Self, BuildError> {
+        let files = LocalContext::whole(context)?;
+        let cleaned = clean(&format!("/{}", within.display()));
+        let path = match files.resolve(cleaned.trim_start_matches('/').as_bytes(), true)? {
+            Led::To(path) => path,
+            Led::Loop | Led::NotADirectory(_) => {
+                return Err(input(within, io::ErrorKind::NotFound.into()));
+            }
+        };
+        if files.lookup(&path)?.is_none() {
+            return Err(input(within, io::ErrorKind::NotFound.into()));
+        }
+        let bytes = read_all(files.open_file(&path)?, within)?;
+        let lies = context.join(cleaned.trim_start_matches('/'));
+        Self::decode(within.display().to_string(), Some(lies), &bytes)
     }
 
     fn decode(name: String, path: Option<PathBuf>, bytes: &[u8]) -> Result<Self, BuildError> {
@@ -188,7 +209,7 @@ fn unsupported(plan: &Plan) -> Option<Diagnostic> {
 
 pub(super) fn options(request: &BuildRequest) -> Options {
     let named = |context: &NamedContext| match context {
-        NamedContext::Directory(_) => Named::Directory,
+        NamedContext::Directory(_) | NamedContext::Remote(_) => Named::Directory,
         NamedContext::Image(reference) => Named::Image(ImageName::Registry(reference.clone())),
         NamedContext::Layout { .. } => Named::Image(ImageName::Layout(String::new())),
         NamedContext::Target(target) => Named::Target(target.clone()),

@@ -4,9 +4,11 @@
 //! Nothing is executed and nothing written but what is kept of base images. Registries are asked for base images where
 //! there are any, as by BuildKit: their environment, shell and triggers belong to the stages built upon them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::bring;
 use super::error::BuildError;
 use super::ignored;
 use super::images::Found;
@@ -15,6 +17,7 @@ use super::request::{BuildRequest, Services};
 use crate::dockerfile::{self, Broken, CheckOptions, Diagnostic, Diagnostics, Dockerfile, Span};
 pub use crate::plan::CHECK_ARGUMENT;
 use crate::plan::{self, Graph, Outline, Plan, Target};
+use crate::store::Workspace;
 
 /// A Dockerfile that was looked at.
 #[derive(Debug, Clone)]
@@ -49,9 +52,31 @@ pub async fn check<E: From<BuildError>>(
     request: &BuildRequest,
     services: impl Fn() -> Result<Services, E>,
 ) -> Result<Inspected<Verdict>, E> {
-    let text = Text::read(request)?;
-    let answer = verdict(request, &text, services).await?;
+    let here = Here::bring(request, &services).await?;
+    let text = Text::read(&here.request)?;
+    let answer = verdict(&here.request, &text, services).await?;
     Ok(Inspected { name: text.name, text: text.text, answer })
+}
+
+/// A request whose contexts are on this machine, as long as this lives.
+struct Here<'r> {
+    request: Cow<'r, BuildRequest>,
+    _workspace: Option<Workspace>,
+}
+
+impl<'r> Here<'r> {
+    async fn bring<E: From<BuildError>>(
+        request: &'r BuildRequest,
+        services: &impl Fn() -> Result<Services, E>,
+    ) -> Result<Self, E> {
+        if bring::is_here(request) {
+            return Ok(Self { request: Cow::Borrowed(request), _workspace: None });
+        }
+        let services = services()?;
+        let workspace = services.store.workspace().map_err(BuildError::from)?;
+        let request = bring::contexts(request.clone(), &services, &workspace).await?;
+        Ok(Self { request: Cow::Owned(request), _workspace: Some(workspace) })
+    }
 }
 
 async fn verdict<E: From<BuildError>>(
@@ -149,6 +174,8 @@ pub async fn outline<E: From<BuildError>>(
     request: &BuildRequest,
     services: impl Fn() -> Result<Services, E>,
 ) -> Result<Inspected<Outline>, E> {
+    let here = Here::bring(request, &services).await?;
+    let request = &*here.request;
     let text = Text::read(request)?;
     let dockerfile = dockerfile::parse(&text.text).map_err(|list| text.findings(list))?;
     inputs::refuse_frontend(&dockerfile).map_err(|finding| text.findings(Diagnostics(vec![finding])))?;
@@ -164,8 +191,12 @@ pub async fn outline<E: From<BuildError>>(
 ///
 /// # Errors
 /// If it cannot be understood.
-pub fn targets(request: &BuildRequest) -> Result<Inspected<Vec<Target>>, BuildError> {
-    let text = Text::read(request)?;
+pub async fn targets<E: From<BuildError>>(
+    request: &BuildRequest,
+    services: impl Fn() -> Result<Services, E>,
+) -> Result<Inspected<Vec<Target>>, E> {
+    let here = Here::bring(request, &services).await?;
+    let text = Text::read(&here.request)?;
     let dockerfile = dockerfile::parse(&text.text).map_err(|list| text.findings(list))?;
     Ok(Inspected { name: text.name, text: text.text, answer: plan::targets(&dockerfile) })
 }

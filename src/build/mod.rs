@@ -11,6 +11,7 @@
 
 mod agent;
 mod assemble;
+mod bring;
 mod contexts;
 mod directory;
 mod error;

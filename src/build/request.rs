@@ -1,9 +1,11 @@
 //! What a build is asked to do, what it is given to do it with, and what it answers. Plain values, all resolved: made by
 //! `settings` from flags, environment and files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::error::BuildError;
+use crate::context::address::Address;
 use crate::image::{Descriptor, Digest, Platform, Reference};
 use crate::layer::Compression;
 use crate::registry::Client;
@@ -77,6 +79,23 @@ impl std::fmt::Debug for SecretValue {
 pub enum ContextSource {
     /// A directory.
     Directory(PathBuf),
+    /// Standard input: an archive of the files, or else the Dockerfile alone.
+    Stdin,
+    /// A git repository, an archive on the web, or a Dockerfile there.
+    Remote(Address),
+}
+
+impl ContextSource {
+    /// The directory that it is.
+    ///
+    /// # Errors
+    /// If it has not been brought here yet, which is the first that a build does.
+    pub(super) fn directory(&self) -> Result<&Path, BuildError> {
+        match self {
+            Self::Directory(directory) => Ok(directory),
+            Self::Stdin | Self::Remote(_) => Err(BuildError::refused("the context is not here")),
+        }
+    }
 }
 
 /// Where a Dockerfile is.
@@ -84,10 +103,14 @@ pub enum ContextSource {
 pub enum DockerfileSource {
     /// `Dockerfile` in the context.
     InContext,
-    /// A file, relative to the working directory.
+    /// A file of the context.
+    Within(PathBuf),
+    /// A file, relative to the working directory; of the context, if that is not on this machine.
     File(PathBuf),
     /// Standard input.
     Stdin,
+    /// What was read from standard input already.
+    Read(Vec<u8>),
 }
 
 /// What a `--build-context` stands for.
@@ -95,6 +118,8 @@ pub enum DockerfileSource {
 pub enum NamedContext {
     /// A directory.
     Directory(PathBuf),
+    /// A git repository, or a file on the web.
+    Remote(Address),
     /// `docker-image://…`
     Image(Reference),
     /// `oci-layout://DIR[:TAG][@DIGEST]`

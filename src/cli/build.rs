@@ -47,7 +47,7 @@ has them; a path alone is type=local. Without any output the image is in the loc
 #[derive(Debug, Default, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct BuildArgs {
-    /// Directory of the files that COPY and ADD find [default: .]
+    /// Directory of the files that COPY and ADD find, a repository or archive elsewhere, or - for an archive on standard input [default: .]
     #[arg(value_hint = ValueHint::DirPath)]
     context: Option<String>,
 
@@ -60,7 +60,7 @@ pub struct BuildArgs {
     /// Set an ARG; without a value it is taken from the environment
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]", help_heading = SOURCE)]
     build_args: Vec<String>,
-    /// Use a directory, docker-image://IMAGE, oci-layout://DIR[:TAG] or target:STAGE where FROM or --from says NAME
+    /// Use a directory, a URL, docker-image://IMAGE, oci-layout://DIR[:TAG] or target:STAGE where FROM or --from says NAME
     #[arg(long = "build-context", value_name = "NAME=VALUE", help_heading = SOURCE)]
     build_contexts: Vec<String>,
     /// Let steps that mount it know a secret: src=FILE, or env=VARIABLE

@@ -44,7 +44,7 @@ pub(super) async fn run(
             }
         }
         Method::Targets => {
-            let targets = inspect::targets(request)?;
+            let targets = session.or_cancelled(inspect::targets(request, services)).await?;
             match call.json {
                 true => stdout::write_json(&targets_json(&targets)),
                 false => stdout::write(&targets_text(&targets.answer)),

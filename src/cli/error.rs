@@ -245,6 +245,7 @@ fn build_hint(error: &BuildError) -> Option<String> {
     match root(error) {
         BuildError::Input { hint, .. } | BuildError::Refused { hint, .. } => hint.clone(),
         BuildError::Registry(error) => error.hint(),
+        BuildError::Remote(error) => error.hint(),
         BuildError::Sandbox(SandboxError::SupervisorLost) => {
             Some("if the container has a limit on memory, it may be too low".to_owned())
         }

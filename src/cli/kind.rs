@@ -11,6 +11,7 @@ use crate::build::transfer::TransferError;
 use crate::build::{BuildError, ImageFault};
 use crate::layer::{LayerError, TreeError};
 use crate::registry::{ErrorKind, RegistryError};
+use crate::remote::RemoteError;
 use crate::sandbox::{RootError, SandboxError};
 use crate::settings::SettingsError;
 use crate::store::StoreError;
@@ -119,8 +120,8 @@ impl Kind {
             Self::Input => row(
                 5,
                 "input",
-                "the context, the Dockerfile or another input cannot be read, or changed while it was read",
-                "check the paths and who may read them",
+                "the context, the Dockerfile or another input cannot be read or fetched, or changed while it was read",
+                "check the paths and who may read them, the address and what it needs",
             ),
             Self::Registry => row(
                 6,
@@ -234,6 +235,7 @@ fn of_build(error: &BuildError) -> Kind {
         BuildError::NotFound { .. } => Kind::NotFound,
         BuildError::Sandbox(error) => of_sandbox(error),
         BuildError::Registry(error) => of_registry(error),
+        BuildError::Remote(error) => of_remote(error),
         BuildError::Store(error) => of_store(error),
         BuildError::Layer(error) => of_layer(error),
         BuildError::Tree(error) => of_tree(error),
@@ -266,6 +268,20 @@ fn of_registry(error: &RegistryError) -> Kind {
         | ErrorKind::Integrity => Kind::Registry,
         ErrorKind::Local => Kind::Store,
         ErrorKind::Options => Kind::Usage,
+    }
+}
+
+fn of_remote(error: &RemoteError) -> Kind {
+    match error {
+        RemoteError::Store(error) => of_store(error),
+        RemoteError::Web { .. }
+        | RemoteError::Digest { .. }
+        | RemoteError::NoGit(_)
+        | RemoteError::Git { .. }
+        | RemoteError::NoReference { .. }
+        | RemoteError::Commit { .. }
+        | RemoteError::NoDirectory { .. }
+        | RemoteError::Files { .. } => Kind::Input,
     }
 }
 

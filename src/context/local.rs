@@ -138,17 +138,7 @@ impl LocalContext {
     /// # Errors
     /// If the directory or the ignore file cannot be opened, or the latter has a line that is not a pattern.
     pub fn open(directory: &Path, dockerfile: Option<&Path>) -> Result<Self, ContextError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened =
-            rfs::open(directory, flags, Mode::empty()).map_err(ContextError::at("open", directory))?;
-        let mut context = Self {
-            directory: opened,
-            path: directory.to_owned(),
-            ignore_path: directory.join(IGNORE),
-            ignore: IgnoreFile::default(),
-            left_out: None,
-            hollow: Mutex::default(),
-        };
+        let mut context = Self::whole(directory)?;
         let text = match dockerfile.map(beside) {
             Some(path) => match read_ignore(|| File::open(&path), &path)? {
                 Some(text) => {
@@ -165,6 +155,24 @@ impl LocalContext {
                 IgnoreFile::parse(&text).map_err(|source| ContextError::Ignore { path, source })?;
         }
         Ok(context)
+    }
+
+    /// Opens a directory all of whose files are meant, whatever an ignore file in it says.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn whole(directory: &Path) -> Result<Self, ContextError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened =
+            rfs::open(directory, flags, Mode::empty()).map_err(ContextError::at("open", directory))?;
+        Ok(Self {
+            directory: opened,
+            path: directory.to_owned(),
+            ignore_path: directory.join(IGNORE),
+            ignore: IgnoreFile::default(),
+            left_out: None,
+            hollow: Mutex::default(),
+        })
     }
 
     /// Leaves a directory out: the state of the build itself, which in many CI systems lies in the project and changes while

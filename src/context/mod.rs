@@ -1,8 +1,9 @@
 //! Build contexts: which files they hold, which a Dockerfile means, and what is known of them.
 //!
-//! [`ignore`], [`wildcard`] and [`links`] are pure: they are told names and never look at files themselves.
+//! [`address`], [`ignore`], [`wildcard`] and [`links`] are pure: they are told names and never look at files themselves.
 //! [`LocalContext`] looks, and only that: a context is never written to.
 
+pub mod address;
 mod clean;
 mod digests;
 mod error;

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Operation, Run, Source, Transfer};
+use super::operation::{Operation, Remote, Run, Source, Transfer};
 use crate::dockerfile::{FileAttributes, Mount, Network};
 use crate::image::{Digest, Platform, Sha256};
 
@@ -223,6 +223,12 @@ fn transfer_fields(builder: &mut KeyBuilder, transfer: &Transfer) {
     builder.field("source", &source);
     let paths: Vec<&str> = transfer.paths.iter().map(|(path, _)| path.as_str()).collect();
     builder.list("paths", &paths);
+    for remote in transfer.remotes.values() {
+        // Of a repository its files say all, and they are among those that were selected.
+        if let Remote::File { unpacks, .. } = remote {
+            builder.field("unpack", if *unpacks { "yes" } else { "no" });
+        }
+    }
     for (name, content) in &transfer.inline {
         builder.field("inline file", name).field("content", content);
     }

@@ -15,6 +15,7 @@ mod key;
 mod operation;
 mod outline;
 mod ports;
+mod remote;
 mod scope;
 mod stage;
 #[cfg(test)]
@@ -28,7 +29,7 @@ use crate::image::{Descriptor, Digest, ImageConfig, Platform, Reference};
 pub use graph::{Base, Graph, Wanted};
 pub use history::COMMENT as HISTORY_COMMENT;
 pub use key::{Inputs, Key, KeyBuilder, KeyPart, base as base_key, step as step_key};
-pub use operation::{Operation, Run, RunMount, Script, Source, StageIndex, Transfer, Unpack};
+pub use operation::{Operation, Remote, Run, RunMount, Script, Source, StageIndex, Transfer, Unpack};
 pub use outline::{Argument, CacheMount, Needed, Outline, Target, targets};
 
 /// What a plan is made for.

@@ -1,7 +1,11 @@
 //! What a step does to the filesystem, with every word expanded: all that is needed to carry it out, and all that goes
 //! into its key.
 
+use std::collections::BTreeMap;
+
+use crate::context::address::GitAddress;
 use crate::dockerfile::{Mount, Network, Span};
+use crate::image::Digest;
 
 /// The number of a stage in the Dockerfile.
 pub type StageIndex = usize;
@@ -85,6 +89,8 @@ pub struct Transfer {
     pub source: Source,
     /// Paths and patterns in the source, as written after expansion, in order, each with its place.
     pub paths: Vec<(String, Span)>,
+    /// Those of the paths that are no paths, by their number.
+    pub remotes: BTreeMap<usize, Remote>,
     /// Files whose content stands in the Dockerfile, copied after the paths: name and content.
     pub inline: Vec<(String, String)>,
     /// Where to: absolute, not cleaned; a `/` at the end says that it is a directory.
@@ -105,11 +111,32 @@ pub struct Transfer {
     pub unpack: Unpack,
 }
 
+/// A source of ADD that is not on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remote {
+    /// A file on the web.
+    File {
+        /// Its address.
+        url: String,
+        /// What it has to be.
+        checksum: Option<Digest>,
+        /// Whether it is unpacked if it is an archive.
+        unpacks: bool,
+    },
+    /// A git repository.
+    Repository {
+        /// Its address, and the commit it has to be at.
+        address: GitAddress,
+        /// Whether `.git` is copied too.
+        keep_git_dir: bool,
+    },
+}
+
 /// What is done with a source that is an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unpack {
     /// It is copied as a file (COPY, `ADD --unpack=false`).
     Never,
-    /// It is unpacked if it is one (ADD of local files, `ADD --unpack`).
+    /// It is unpacked if it is one (ADD of local files).
     Archives,
 }

@@ -7,7 +7,7 @@ use super::graph::{Base, Graph, of_trigger};
 use super::history::{self, COMMENT};
 use super::operation::{Operation, Run, RunMount, Script, Source, StageIndex, Transfer, Unpack};
 use super::scope::{Environment, proxy_environment};
-use super::{Stage, Step, configure};
+use super::{Stage, Step, configure, remote};
 use crate::context::clean;
 use crate::dockerfile::{
     self, CommandLine, CopyInstruction, Diagnostic, Diagnostics, Escape, Instruction, InstructionKind, Mount,
@@ -376,15 +376,10 @@ impl Writer<'_, '_, '_> {
             Some(flag) if !flag.value => Unpack::Never,
             _ => Unpack::Archives,
         };
-        let transfer = self.transfer(draft, "ADD", Source::Context, &add.transfer, unpack)?;
-        if let Some(word) = &add.checksum {
-            let message = "`--checksum` goes with a URL or a git repository, which ADD cannot take yet";
-            return Err(Diagnostic::error(message, word.span));
-        }
-        if let Some(flag) = add.keep_git_dir {
-            let message = "`--keep-git-dir` goes with a git repository, which ADD cannot take yet";
-            return Err(Diagnostic::error(message, flag.span));
-        }
+        let mut transfer = self.transfer(draft, "ADD", Source::Context, &add.transfer, unpack)?;
+        let checksum = add.checksum.as_ref().map(|word| Ok((draft.environment.text(word)?, word.span)));
+        transfer.remotes = remote::sources(add, &transfer.paths, checksum.transpose()?)?;
+        self.warnings.extend(remote::nothing_to_keep(add, &transfer.remotes));
         self.finish_transfer(draft, instruction, span, transfer, &add.transfer)
     }
 
@@ -404,7 +399,9 @@ impl Writer<'_, '_, '_> {
         let mut paths = Vec::new();
         for word in &written.paths {
             let path = environment.text(word)?;
-            refuse_remote(name, &path, word.span)?;
+            if name == "COPY" {
+                remote::refuse(&path, word.span)?;
+            }
             paths.push((path, word.span));
         }
         let mut inline = Vec::new();
@@ -416,6 +413,7 @@ impl Writer<'_, '_, '_> {
             name,
             source,
             paths,
+            remotes: BTreeMap::new(),
             inline,
             destination: absolute(draft.directory(), &destination),
             destination_span: written.destination.span,
@@ -514,19 +512,6 @@ fn absolute(directory: &str, path: &str) -> String {
         format!("{joined}{slash}.")
     } else {
         joined
-    }
-}
-
-/// Sources that are not files.
-fn refuse_remote(name: &str, path: &str, span: Span) -> Result<(), Diagnostic> {
-    let is_url = path.starts_with("http://") || path.starts_with("https://");
-    let is_git = path.starts_with("git@") || path.starts_with("git://") || path.starts_with("ssh://");
-    match (name, is_url || is_git) {
-        (_, false) => Ok(()),
-        ("COPY", true) => {
-            Err(Diagnostic::error("COPY takes files, and this is a URL", span).hint("ADD takes URLs"))
-        }
-        (_, true) => Err(Diagnostic::error("ADD of a URL or a git repository is not supported yet", span)),
     }
 }
 

@@ -26,6 +26,7 @@
 //! | `exchange` | one request of an operation with authorization and redirects; retries |
 //! | `pull`, `fetch`, `push`, `upload`, `source` | the operations |
 //! | `endpoint`, `quirks`, `client` | where to ask, what is known and learnt of hosts |
+//! | `web` | files that are no registry's, through the same connections |
 //! | `credential` | looking credentials up and keeping them |
 //! | `error`, `diagnostic`, `hint`, `secret` | what is said and what is not |
 
@@ -55,6 +56,7 @@ mod tls;
 mod token;
 pub mod transport;
 mod upload;
+mod web;
 
 pub use self::client::Client;
 pub use self::clock::{Clock, SystemClock};
@@ -76,3 +78,4 @@ pub use self::retry::RetryPolicy;
 pub use self::secret::Secret;
 pub use self::source::{BlobSource, FileSource, Progress};
 pub use self::tls::install_tls_provider;
+pub use self::web::{WebError, WebHead, WebRequest, WebSink};

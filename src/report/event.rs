@@ -287,8 +287,9 @@ pub struct TransferStarted {
     /// The step it is for, if it is for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<u32>,
-    /// The blob.
-    pub digest: Digest,
+    /// The blob, if it is one whose digest is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
     /// What it is: `layer 2/5 of python:3.9-slim`.
     pub what: String,
     /// Its bytes, if that is known.

@@ -69,15 +69,16 @@ impl Report {
         LiveStep { report: self.clone(), id, ended: false }
     }
 
-    /// Tells that bytes of `digest` are to be moved. What is returned tells of its progress and end.
+    /// Tells that bytes are to be moved: those of `digest`, if it is known. What is returned tells of its progress and end.
     pub fn transfer(
         &self,
         direction: Direction,
         step: Option<u32>,
-        digest: Digest,
+        digest: impl Into<Option<Digest>>,
         what: impl Into<String>,
         total: Option<u64>,
     ) -> Transfer {
+        let digest = digest.into();
         let transfer = self.inner.transfers.fetch_add(1, Ordering::Relaxed) + 1;
         let started = TransferStarted { transfer, direction, step, digest, what: what.into(), total };
         self.event(Event::TransferStarted(started));

@@ -227,7 +227,8 @@ fn prefix(started: &TransferStarted) -> String {
 }
 
 fn what(started: &TransferStarted) -> String {
-    format!("{} {}", one_line(&started.what), units::short(&started.digest))
+    let digest = started.digest.map(|digest| format!(" {}", units::short(&digest)));
+    format!("{}{}", one_line(&started.what), digest.unwrap_or_default())
 }
 
 fn head(out: &mut String, step: &Step) {

@@ -3,24 +3,19 @@
 use super::error::Problem;
 use super::values::pair;
 use crate::build::request::{ContextSource, NamedContext, Selector};
+use crate::context::address::Address;
 use crate::image::Reference;
-
-/// Beginnings of what BuildKit takes for a Git repository or a file on the web.
-const REMOTE: [&str; 8] =
-    ["http://", "https://", "git://", "git@", "ssh://", "github.com/", "git+https://", "git+ssh://"];
-/// What can be given instead.
-const INSTEAD: &str = "fetch it before, and give the directory";
 
 /// Reads the context of a build.
 pub(super) fn context(text: &str) -> Result<ContextSource, Problem> {
     if text == "-" {
-        return Err(Problem::new(text, "as a context, an archive on standard input, is not supported yet")
-            .hint("unpack it before, and give the directory"));
+        return Ok(ContextSource::Stdin);
     }
-    if let Some(problem) = remote(text) {
-        return Err(problem);
+    match Address::parse_context(text) {
+        Ok(Some(address)) => Ok(ContextSource::Remote(address)),
+        Ok(None) => Ok(ContextSource::Directory(text.into())),
+        Err(error) => Err(Problem::new(text, format!("is not an address: {error}"))),
     }
-    Ok(ContextSource::Directory(text.into()))
 }
 
 /// Reads `NAME=VALUE`.
@@ -52,9 +47,10 @@ fn value_of(value: &str) -> Result<NamedContext, Problem> {
             Ok(NamedContext::Target(target.to_owned()))
         };
     }
-    match remote(value) {
-        Some(problem) => Err(problem),
-        None => Ok(NamedContext::Directory(value.into())),
+    match Address::parse(value) {
+        Ok(Some(address)) => Ok(NamedContext::Remote(address)),
+        Ok(None) => Ok(NamedContext::Directory(value.into())),
+        Err(error) => Err(Problem::new(value, format!("is not an address: {error}"))),
     }
 }
 
@@ -82,11 +78,6 @@ pub(crate) fn layout_selector(text: &str) -> Result<(&str, Selector), Problem> {
     }
     let name = name.filter(|name| !name.is_empty()).map(str::to_owned);
     Ok((directory, Selector { name, digest }))
-}
-
-fn remote(text: &str) -> Option<Problem> {
-    let is_remote = REMOTE.iter().any(|scheme| text.starts_with(scheme));
-    is_remote.then(|| Problem::new(text, "is a remote context, which is not supported yet").hint(INSTEAD))
 }
 
 #[cfg(test)]
@@ -125,8 +116,8 @@ mod tests {
     #[case("=x", "`=x` has no name before the `=`")]
     #[case("x=", "`x=` has nothing behind the `=`")]
     #[case(
-        "x=https://example.com/a.git",
-        "`https://example.com/a.git` is a remote context, which is not supported yet; fetch it before, and give the directory"
+        "x=https://example.com/a.git?ref=",
+        "`https://example.com/a.git?ref=` is not an address: `ref` has no value"
     )]
     #[case("x=docker-image://App", "image name `App` must be lower case")]
     #[case("x=oci-layout://:v1", "`:v1` names no directory")]
@@ -137,10 +128,19 @@ mod tests {
     }
 
     #[rstest]
-    #[case("git@github.com:a/b.git")]
-    #[case("https://example.com/x.tar.gz")]
-    #[case("-")]
-    fn only_directories_are_contexts(#[case] text: &str) {
-        assert!(context(text).unwrap_err().message.contains("not supported yet"));
+    #[case("git@github.com:a/b.git", false)]
+    #[case("github.com/a/b#main:sub", false)]
+    #[case("https://example.com/x.tar.gz", true)]
+    fn what_is_elsewhere(#[case] text: &str, #[case] is_file: bool) {
+        let found = context(text).unwrap();
+        assert!(matches!(found, ContextSource::Remote(Address::File(_))) == is_file, "{found:?}");
+        assert!(matches!(found, ContextSource::Remote(_)), "{found:?}");
+    }
+
+    #[test]
+    fn standard_input_and_directories() {
+        assert_eq!(context("-").unwrap(), ContextSource::Stdin);
+        assert_eq!(context("a/b.git").unwrap(), ContextSource::Directory("a/b.git".into()));
+        assert!(context("https://h/a.git?depth=1").is_err());
     }
 }

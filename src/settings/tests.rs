@@ -136,7 +136,7 @@ fn the_epoch(
 #[case(BuildFlags { outputs: strings(&["-", "type=oci,dest=-"]), ..BuildFlags::default() }, "two outputs go to standard output; write one of them to a file")]
 #[case(BuildFlags { outputs: strings(&["type=oci,dest=a,compression=zstd", "type=oci,dest=b,compression=gzip"]), ..BuildFlags::default() }, "two outputs want layers to be compressed in different ways, and they are made once; build twice; nothing is executed the second time")]
 #[case(BuildFlags { platform: Some("linux/amd64,linux/arm64".into()), ..BuildFlags::default() }, "`--platform`: `linux/amd64,linux/arm64` names several platforms, which is not supported yet; build one at a time")]
-#[case(BuildFlags { context: Some("https://me:pw@example.com/x.git".into()), ..BuildFlags::default() }, "`CONTEXT`: `https://***@example.com/x.git` is a remote context, which is not supported yet; fetch it before, and give the directory")]
+#[case(BuildFlags { context: Some("https://me:pw@example.com/x.git?ref=".into()), ..BuildFlags::default() }, "`CONTEXT`: `https://***@example.com/x.git?ref=` is not an address: `ref` has no value")]
 #[case(BuildFlags { build_args: strings(&["=x"]), ..BuildFlags::default() }, "`--build-arg`: `=x` has no name before the `=`")]
 fn builds_that_make_no_sense(#[case] flags: BuildFlags, #[case] expected: &str) {
     let error = settings(GlobalFlags::default(), &[], "").build(&flags).unwrap_err();

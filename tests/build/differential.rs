@@ -13,19 +13,19 @@ use crate::support::{BuildKit, Cofferdam, Layer, Registry, comparable_config, la
 use rstest::rstest;
 
 /// Registry and daemon for all cases: each build is small, starting them is not.
-struct Judge {
+pub(super) struct Judge {
     registry: Registry,
     buildkit: BuildKit,
 }
 
-static JUDGE: LazyLock<Judge> = LazyLock::new(|| {
+pub(super) static JUDGE: LazyLock<Judge> = LazyLock::new(|| {
     let registry = Registry::start();
     let buildkit = BuildKit::start(&[&registry]);
     Judge { registry, buildkit }
 });
 
 /// The files that every case may copy.
-fn context(directory: &Path) {
+pub(super) fn context(directory: &Path) {
     let write = |name: &str, mode: u32, content: &[u8]| {
         let path = directory.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -288,7 +288,7 @@ fn is_what_buildkit_makes(#[case] dockerfile: &str) {
     compare(&JUDGE, directory.path(), dockerfile);
 }
 
-fn compare(Judge { registry, buildkit }: &Judge, context: &Path, dockerfile: &str) {
+pub(super) fn compare(Judge { registry, buildkit }: &Judge, context: &Path, dockerfile: &str) {
     let case = context.file_name().unwrap().to_string_lossy().trim_start_matches('.').to_lowercase();
     let (theirs, ours) = (&*format!("theirs/{case}:1"), &*format!("ours/{case}:1"));
     buildkit

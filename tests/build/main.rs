@@ -15,6 +15,7 @@ mod kills;
 mod mistakes;
 mod mounts;
 mod pod;
+mod remote;
 
 use std::path::Path;
 

@@ -22,6 +22,7 @@ mod layers;
 mod registry;
 mod scratch;
 mod user;
+mod web;
 
 pub use buildah::Buildah;
 pub use buildkit::{Build, BuildKit, Built};
@@ -35,6 +36,7 @@ pub use layers::{Layer, Node, comparable_config, layers, read_layer};
 pub use registry::{Options as RegistryOptions, Registry, Request};
 pub use scratch::Scratch;
 pub use user::Unprivileged;
+pub use web::{Asked, Web, git};
 
 /// The directory of an application or another input in `testdata/`.
 pub fn testdata(name: &str) -> std::path::PathBuf {

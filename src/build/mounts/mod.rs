@@ -23,6 +23,7 @@
 
 mod cache;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -123,6 +124,7 @@ pub(super) fn transfer(mount: &RunMount) -> Option<Transfer> {
         name: "RUN --mount",
         source,
         paths: vec![(literal(&clean(&format!("/{path}"))), mount.span)],
+        remotes: BTreeMap::new(),
         inline: Vec::new(),
         destination: "/".to_owned(),
         destination_span: mount.span,

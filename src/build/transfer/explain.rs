@@ -6,27 +6,6 @@ use crate::context::clean;
 use crate::context::wildcard::{Wildcard, has_wildcard, split};
 use crate::dockerfile::{Diagnostic, Span, nearest, quote};
 use crate::layer::TreePath;
-use crate::plan::Transfer;
-
-/// A source that is not a path: a URL or a repository.
-pub(super) fn remote(transfer: &Transfer, text: &str, span: Span) -> Option<Diagnostic> {
-    let is_url = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
-    let is_repository = ["git://", "ssh://", "git@"].iter().any(|scheme| text.starts_with(scheme))
-        || is_url && text.split(['#', '?']).next().is_some_and(|url| url.ends_with(".git"));
-    let what = match (is_repository, is_url) {
-        (true, _) => "git repository",
-        (false, true) => "URL",
-        (false, false) => return None,
-    };
-    let finding = if transfer.name == "ADD" {
-        let message = format!("ADD of the {what} {} is not supported", quote(text));
-        Diagnostic::error(message, span).hint("fetch it in a RUN, or put it into the context")
-    } else {
-        let message = format!("{} cannot copy the {what} {}", transfer.name, quote(text));
-        Diagnostic::error(message, span).hint("its sources are files: put it into the context")
-    };
-    Some(finding)
-}
 
 /// A source that is not there; `at` is where it leads.
 pub(super) fn missing(

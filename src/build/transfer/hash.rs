@@ -8,7 +8,7 @@ use super::error::TransferError;
 use super::item::{ItemKind, Piece};
 use super::origin::{Opener, Origin};
 use crate::context::fingerprint::{check_stamp, read_content, user_attributes};
-use crate::context::{Digests, Known, Stamp};
+use crate::context::{Digests, Known};
 use crate::image::Digest;
 use crate::layer::Xattrs;
 
@@ -32,7 +32,7 @@ struct Answer {
 /// Gives each file its digest and its attributes.
 pub(super) fn hash(
     pieces: &mut [Piece],
-    origin: &Origin,
+    origins: &[Origin],
     digests: Option<&Digests>,
     threads: NonZeroUsize,
 ) -> Result<(), TransferError> {
@@ -43,13 +43,14 @@ pub(super) fn hash(
             if item.twin.is_some() {
                 continue;
             }
-            match digests.and_then(|digests| digests.get(&item.stamp)) {
+            let known = digests.filter(|_| piece.origin == 0).and_then(|digests| digests.get(&item.stamp));
+            match known {
                 Some(Known { digest: known, has_attributes: false }) => *digest = Some(known),
                 _ => places.push(Place { piece: number, item: index }),
             }
         }
     }
-    for answer in read_all(pieces, &places, origin, digests, threads)? {
+    for answer in read_all(pieces, &places, origins, digests, threads)? {
         let Some(item) =
             pieces.get_mut(answer.place.piece).and_then(|piece| piece.items.get_mut(answer.place.item))
         else {
@@ -64,13 +65,14 @@ pub(super) fn hash(
 fn read_all(
     pieces: &[Piece],
     places: &[Place],
-    origin: &Origin,
+    origins: &[Origin],
     digests: Option<&Digests>,
     threads: NonZeroUsize,
 ) -> Result<Vec<Answer>, TransferError> {
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut reader = Reader { pieces, origin, digests, opener: origin.opener(), buffer: Vec::new() };
+        let openers = origins.iter().map(Origin::opener).collect();
+        let mut reader = Reader { pieces, origins, digests, openers, buffer: Vec::new() };
         let mut answers = Vec::new();
         loop {
             let start = next.fetch_add(SHARE, Ordering::Relaxed);
@@ -108,9 +110,9 @@ fn read_all(
 
 struct Reader<'a> {
     pieces: &'a [Piece],
-    origin: &'a Origin,
+    origins: &'a [Origin],
     digests: Option<&'a Digests>,
-    opener: Opener<'a>,
+    openers: Vec<Opener<'a>>,
     buffer: Vec<u8>,
 }
 
@@ -119,30 +121,29 @@ impl Reader<'_> {
         let Some(piece) = self.pieces.get(place.piece) else { return Ok(None) };
         let Some(item) = piece.items.get(place.item) else { return Ok(None) };
         let (directory, name) = piece.place(item);
-        let file = self.opener.open(&directory, &name)?;
+        let (Some(origin), Some(opener)) =
+            (self.origins.get(piece.origin), self.openers.get_mut(piece.origin))
+        else {
+            return Ok(None);
+        };
+        let file = opener.open(&directory, &name)?;
         let failed = |error| {
             let path = directory.join(&name).unwrap_or_default();
-            TransferError::reading(error, self.origin.shown(&path), self.origin.name())
+            TransferError::reading(error, origin.shown(&path), origin.name())
         };
         let stamp = item.stamp;
-        if let Some(known) = self.digests.and_then(|digests| digests.get(&stamp)) {
+        // What is known is known of the files of the context.
+        let digests = self.digests.filter(|_| piece.origin == 0);
+        if let Some(known) = digests.and_then(|digests| digests.get(&stamp)) {
             let attributes = user_attributes(file.as_fd()).map_err(|error| failed(error.into()))?;
             check_stamp(file.as_fd(), &stamp).map_err(failed)?;
             return Ok(Some(Answer { place, digest: known.digest, attributes }));
         }
         let content = read_content(&file, &stamp, &mut self.buffer).map_err(failed)?;
-        if content.is_settled {
-            self.learn(
-                stamp,
-                Known { digest: content.digest, has_attributes: !content.attributes.is_empty() },
-            );
+        if let Some(digests) = digests.filter(|_| content.is_settled) {
+            let has_attributes = !content.attributes.is_empty();
+            digests.learn(stamp, Known { digest: content.digest, has_attributes });
         }
         Ok(Some(Answer { place, digest: content.digest, attributes: content.attributes }))
-    }
-
-    fn learn(&self, stamp: Stamp, known: Known) {
-        if let Some(digests) = self.digests {
-            digests.learn(stamp, known);
-        }
     }
 }

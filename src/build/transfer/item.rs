@@ -14,6 +14,8 @@ pub(super) type ItemNumber = u32;
 pub(super) struct Piece {
     /// The number of the source that it comes from.
     pub source: usize,
+    /// The number of the origin that it is in.
+    pub origin: usize,
     /// What it is called in a directory that it is copied to: the last component of what was written or matched.
     pub name: Vec<u8>,
     /// Where it is, links followed.

@@ -29,6 +29,8 @@
 //! - IDs above 2147483647 are IDs; BuildKit looks them up as names;
 //! - a pattern in what is not there or no directory is an error; BuildKit's answer depends on what else is copied;
 //! - a link before the pivot of `--parents` is followed; BuildKit finds nothing behind it;
+//! - the files of a git repository have the time of their commit, not of the checkout, and submodules have no `.git`, which
+//!   in BuildKit's says where on its machine they were;
 //! - an archive's hard link to a file of the image is one, and an error where no layer can say so (the file changes as well, or
 //!   its name comes later); BuildKit has the content at hand and copies it;
 //! - directories of the image keep their times, and those that are made have the time that [`Target::time`] says; one that
@@ -66,13 +68,13 @@ use std::sync::Arc;
 
 pub use error::TransferError;
 pub use memory::{keep, recall};
-pub use origin::{Files, Origin};
+pub use origin::{Files, Origin, SingleFile};
 pub use write::Target;
 
 use crate::context::Digests;
 use crate::dockerfile::{Diagnostic, Span, quote};
 use crate::image::Digest;
-use crate::plan::Transfer;
+use crate::plan::{Remote, Transfer};
 use item::{ItemKind, ItemNumber, Piece};
 use mode::Chmod;
 use owner::Chown;
@@ -93,7 +95,8 @@ pub struct Reading<'a> {
 #[derive(Debug)]
 pub struct Selection {
     transfer: Arc<Transfer>,
-    origin: Origin,
+    /// Where the files are: first that of the instruction, then one for each source that was fetched.
+    origins: Vec<Origin>,
     pieces: Vec<Piece>,
     chown: Option<Chown>,
     chmod: Option<Chmod>,
@@ -108,14 +111,35 @@ impl Selection {
     /// [`TransferError::Mistake`] for what the author can mend: a source that is not there, a pattern, mode or owner that
     /// is none. Else if a file cannot be read, or changes meanwhile.
     pub fn new(transfer: Arc<Transfer>, origin: Origin, reading: Reading<'_>) -> Result<Self, TransferError> {
+        Self::with_fetched(transfer, origin, &BTreeMap::new(), reading)
+    }
+
+    /// The same, where `fetched` has the sources that are not on this machine.
+    ///
+    /// # Errors
+    /// As [`Selection::new`].
+    pub fn with_fetched(
+        transfer: Arc<Transfer>,
+        origin: Origin,
+        fetched: &BTreeMap<Remote, Origin>,
+        reading: Reading<'_>,
+    ) -> Result<Self, TransferError> {
         let chown = flag("chown", transfer.chown.as_ref(), Chown::parse)?;
         let chmod = flag("chmod", transfer.chmod.as_ref(), Chmod::parse)?;
-        let selected = select::select(&transfer, &origin)?;
+        let mut origins = vec![origin];
+        let mut numbers = BTreeMap::new();
+        for (source, remote) in &transfer.remotes {
+            if let Some(origin) = fetched.get(remote) {
+                numbers.insert(*source, origins.len());
+                origins.push(origin.clone());
+            }
+        }
+        let selected = select::select(&transfer, &origins, &numbers)?;
         let mut pieces = selected.pieces;
-        hash::hash(&mut pieces, &origin, reading.digests, reading.threads)?;
+        hash::hash(&mut pieces, &origins, reading.digests, reading.threads)?;
         let applied = key::Applied { chown: chown.as_ref(), chmod: chmod.as_ref(), inline: &transfer.inline };
         let digest = key::digest(&pieces, &applied);
-        Ok(Self { transfer, origin, pieces, chown, chmod, notices: selected.notices, digest })
+        Ok(Self { transfer, origins, pieces, chown, chmod, notices: selected.notices, digest })
     }
 
     /// The digest of all that the files add to the image: with the key of the image that is copied into and the
@@ -160,7 +184,9 @@ impl Selection {
             for (index, item) in piece.items.iter().enumerate() {
                 let number = ItemNumber::try_from(index).unwrap_or(ItemNumber::MAX);
                 let path = if item.name.is_empty() { piece.at.clone() } else { piece.path(number) };
-                list.insert(self.origin.shown(&path), item.describe());
+                if let Some(origin) = self.origins.get(piece.origin) {
+                    list.insert(origin.shown(&path), item.describe());
+                }
             }
         }
         for (name, content) in &self.transfer.inline {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::TransferError;
@@ -16,6 +17,21 @@ pub enum Files {
     Context(Arc<LocalContext>),
     /// The files of a stage or an image.
     Root(Arc<Root>),
+    /// One file that lies somewhere under another name: a blob that was fetched.
+    Single(Arc<SingleFile>),
+}
+
+/// A file by itself.
+#[derive(Debug)]
+pub struct SingleFile {
+    /// What it is called.
+    pub name: Vec<u8>,
+    /// Where its content is.
+    pub path: PathBuf,
+    /// Its mode.
+    pub mode: u32,
+    /// When it was last changed, seconds since 1970.
+    pub mtime: i64,
 }
 
 /// Where the sources of a COPY or ADD are, and what that is called in messages.
@@ -56,6 +72,11 @@ impl Origin {
         Self { files: Files::Root(root), name: name.into() }
     }
 
+    /// A file that was fetched.
+    pub fn single(file: SingleFile, name: impl Into<Arc<str>>) -> Self {
+        Self { files: Files::Single(Arc::new(file)), name: name.into() }
+    }
+
     /// What it is called in messages.
     pub fn name(&self) -> &str {
         &self.name
@@ -70,8 +91,8 @@ impl Origin {
     pub(super) fn shown(&self, path: &TreePath) -> String {
         let text = String::from_utf8_lossy(path.as_bytes());
         match &self.files {
-            Files::Context(_) if path.is_root() => ".".to_owned(),
-            Files::Context(_) => text.into_owned(),
+            Files::Context(_) | Files::Single(_) if path.is_root() => ".".to_owned(),
+            Files::Context(_) | Files::Single(_) => text.into_owned(),
             Files::Root(_) => format!("/{text}"),
         }
     }
@@ -86,6 +107,8 @@ impl Origin {
             Files::Root(root) => {
                 root.lookup(path)?.map_or(Seen::Nothing, |file| Seen::File(Found::of_root(file)))
             }
+            Files::Single(file) if path.as_bytes() == file.name => Seen::File(self.of_single(file)?),
+            Files::Single(_) => Seen::Nothing,
         })
     }
 
@@ -100,7 +123,21 @@ impl Origin {
                 let listing = root.list(path)?;
                 (listing.attributes, listing.files.into_iter().map(Found::of_root).collect())
             }
+            Files::Single(file) => (Xattrs::new(), vec![self.of_single(file)?]),
         })
+    }
+
+    fn of_single(&self, file: &SingleFile) -> Result<Found, TransferError> {
+        let stat = rustix::fs::stat(&file.path).map_err(|error| self.unreadable(file, error.into()))?;
+        let stamp = Stamp::of(&stat);
+        let metadata = Metadata { mode: file.mode, mtime: file.mtime, ..Metadata::default() };
+        let node = Node::File { size: stamp.size };
+        Ok(Found { name: file.name.clone(), node, metadata, stamp, links: 1 })
+    }
+
+    fn unreadable(&self, file: &SingleFile, source: std::io::Error) -> TransferError {
+        let path = String::from_utf8_lossy(&file.name).into_owned();
+        TransferError::Read { path, origin: self.name.to_string(), source }
     }
 
     /// Where a path leads, all links followed.
@@ -108,6 +145,7 @@ impl Origin {
         Ok(match &self.files {
             Files::Context(context) => context.resolve(path, true)?,
             Files::Root(root) => root.resolve(path, true)?,
+            Files::Single(_) => Led::To(path.to_vec()),
         })
     }
 
@@ -148,10 +186,13 @@ pub(super) struct Opener<'a> {
 impl Opener<'_> {
     /// Opens a regular file by its directory and name.
     pub(super) fn open(&mut self, directory: &TreePath, name: &[u8]) -> Result<File, TransferError> {
+        if let Files::Single(file) = &self.origin.files {
+            return File::open(&file.path).map_err(|error| self.origin.unreadable(file, error));
+        }
         // The owner of a root's files may be somebody else than this process.
         let _identity = match &self.origin.files {
             Files::Root(root) => Some(root.identity()?),
-            Files::Context(_) => None,
+            Files::Context(_) | Files::Single(_) => None,
         };
         let opened = match &self.directory {
             Some((path, opened)) if path == directory => opened,
@@ -159,6 +200,9 @@ impl Opener<'_> {
                 let opened = match &self.origin.files {
                     Files::Context(context) => context.open_directory(directory.as_bytes())?,
                     Files::Root(root) => root.open_directory(directory)?,
+                    Files::Single(file) => {
+                        return Err(self.origin.unreadable(file, std::io::ErrorKind::NotADirectory.into()));
+                    }
                 };
                 &self.directory.insert((directory.clone(), opened)).1
             }
@@ -170,7 +214,7 @@ impl Opener<'_> {
                     ContextError::File { operation: "read", path: context.shown(path.as_bytes()), source }
                         .into()
                 }
-                Files::Root(_) => TransferError::Read {
+                Files::Root(_) | Files::Single(_) => TransferError::Read {
                     path: self.origin.shown(&path),
                     origin: self.origin.name().to_owned(),
                     source,

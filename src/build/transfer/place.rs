@@ -15,7 +15,7 @@ use crate::plan::Transfer;
 pub(super) struct Placer<'a> {
     pub canvas: Canvas<'a>,
     pub transfer: &'a Transfer,
-    pub origin: &'a Origin,
+    pub origins: &'a [Origin],
     pub owner: Option<Owner>,
     pub chmod: Option<&'a Chmod>,
     /// The time of what has none of its own.
@@ -50,7 +50,7 @@ impl Placer<'_> {
             self.directory_piece(number, piece, span)
         } else {
             let target = self.file_target(&piece.name)?;
-            let shown = self.origin.shown(&piece.at);
+            let shown = self.shown(piece);
             self.check_single(&target, &shown, span)?;
             let Some(item) = piece.items.first() else { return Ok(()) };
             self.make_way(&target.path, target.directory, &target.name, item_kind(item), span)?;
@@ -72,6 +72,11 @@ impl Placer<'_> {
         let kind = Kind::File { size: content.len() as u64, content: Content::Inline(number) };
         self.canvas.put(target.directory, &target.name, kind, meta);
         Ok(())
+    }
+
+    /// Where a piece is, for messages.
+    pub(super) fn shown(&self, piece: &Piece) -> String {
+        self.origins.get(piece.origin).map(|origin| origin.shown(&piece.at)).unwrap_or_default()
     }
 
     /// Where the source of a piece was written.

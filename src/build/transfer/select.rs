@@ -1,40 +1,56 @@
 //! What the sources of an instruction mean.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::error::TransferError;
 use super::explain;
 use super::item::{Item, Piece};
-use super::origin::{Found, Origin, Seen};
+use super::origin::{Files, Found, Origin, Seen};
 use super::walk::{Filter, walk};
 use crate::context::ignore::{IgnoreError, Patterns};
 use crate::context::wildcard::{Wildcard, has_wildcard, split};
 use crate::context::{Led, clean};
 use crate::dockerfile::{Diagnostic, Span, quote};
 use crate::layer::{LayerError, Node, TreePath, is_archive};
-use crate::plan::{Transfer, Unpack};
+use crate::plan::{Remote, Transfer, Unpack};
 
 /// What stands between the part of a `--parents` source that is kept and the part that is not.
 const PIVOT: &str = "/./";
 
 /// The files that were selected, without their digests.
+#[derive(Default)]
 pub(super) struct Selected {
     pub pieces: Vec<Piece>,
     pub notices: Vec<Diagnostic>,
 }
 
 /// Finds what the sources mean.
-pub(super) fn select(transfer: &Transfer, origin: &Origin) -> Result<Selected, TransferError> {
+///
+/// `origins` has that of the instruction first; `fetched` says which of the others are which sources.
+pub(super) fn select(
+    transfer: &Transfer,
+    origins: &[Origin],
+    fetched: &BTreeMap<usize, usize>,
+) -> Result<Selected, TransferError> {
+    let Some(own) = origins.first() else { return Ok(Selected::default()) };
     let exclude = Patterns::new(transfer.exclude.iter().map(String::as_str))
         .map_err(|fault| bad_exclude(transfer, &fault))?;
-    let mut selector = Selector {
-        transfer,
-        origin,
-        exclude,
-        selected: Selected { pieces: Vec::new(), notices: Vec::new() },
-    };
+    let selected = Selected::default();
+    let mut selector = Selector { transfer, origin: own, number: 0, exclude, selected };
     for (number, (text, span)) in transfer.paths.iter().enumerate() {
-        selector.source(number, text, *span)?;
+        let Some(remote) = transfer.remotes.get(&number) else {
+            selector.source(number, text, *span)?;
+            continue;
+        };
+        let origin = fetched.get(&number).and_then(|at| Some((*at, origins.get(*at)?)));
+        let Some((at, there)) = origin else {
+            let message = format!("{} was not fetched", quote(text));
+            return Err(Diagnostic::error(message, *span).into());
+        };
+        (selector.origin, selector.number) = (there, at);
+        selector.remote(remote, Source { number, text, span: *span, include: None })?;
+        (selector.origin, selector.number) = (own, 0);
     }
     Ok(selector.selected)
 }
@@ -42,6 +58,8 @@ pub(super) fn select(transfer: &Transfer, origin: &Origin) -> Result<Selected, T
 struct Selector<'a> {
     transfer: &'a Transfer,
     origin: &'a Origin,
+    /// Its number.
+    number: usize,
     exclude: Patterns,
     selected: Selected,
 }
@@ -58,9 +76,6 @@ struct Source<'t> {
 
 impl Selector<'_> {
     fn source(&mut self, number: usize, text: &str, span: Span) -> Result<(), TransferError> {
-        if let Some(finding) = explain::remote(self.transfer, text, span) {
-            return Err(finding.into());
-        }
         let mut source = Source { number, text, span, include: None };
         if !self.transfer.parents {
             let count = self.matches(&source, text)?;
@@ -92,6 +107,17 @@ impl Selector<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Adds what was fetched: a file, or all that is in a repository.
+    fn remote(&mut self, remote: &Remote, source: Source<'_>) -> Result<(), TransferError> {
+        match (remote, self.origin.files()) {
+            (Remote::File { .. }, Files::Single(file)) => {
+                let path = TreePath::new(file.name.as_slice())?;
+                self.piece(&source, &path, false)
+            }
+            _ => self.piece(&source, &TreePath::root(), false),
+        }
     }
 
     /// Adds what a path or pattern means; gives how many files or directories that were.
@@ -154,11 +180,18 @@ impl Selector<'_> {
             }
             items
         } else {
-            unpacks = self.is_archive(&found, &at)?;
+            unpacks = self.unpacks(source) && self.is_archive(&found, &at)?;
             vec![Item::new(Found { name: Vec::new(), ..found }, 0)]
         };
         let name = written.file_name().unwrap_or_default().to_vec();
-        self.selected.pieces.push(Piece { source: source.number, name, at, unpacks, items });
+        self.selected.pieces.push(Piece {
+            source: source.number,
+            origin: self.number,
+            name,
+            at,
+            unpacks,
+            items,
+        });
         Ok(())
     }
 
@@ -180,9 +213,18 @@ impl Selector<'_> {
         Diagnostic::error(message, source.span).into()
     }
 
-    /// Whether a file is to be unpacked.
+    /// Whether a source is unpacked if it is an archive.
+    fn unpacks(&self, source: &Source<'_>) -> bool {
+        match self.transfer.remotes.get(&source.number) {
+            None => self.transfer.unpack == Unpack::Archives,
+            Some(Remote::File { unpacks, .. }) => *unpacks,
+            Some(Remote::Repository { .. }) => false,
+        }
+    }
+
+    /// Whether a file is an archive.
     fn is_archive(&self, found: &Found, at: &TreePath) -> Result<bool, TransferError> {
-        if self.transfer.unpack == Unpack::Never || !matches!(found.node, Node::File { size: 1.. }) {
+        if !matches!(found.node, Node::File { size: 1.. }) {
             return Ok(false);
         }
         let directory = at.parent().unwrap_or_default();

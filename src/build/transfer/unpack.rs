@@ -101,7 +101,8 @@ impl Placer<'_> {
         let destination = self.destination()?;
         let root = self.directories(&destination, DESTINATION_MODE)?;
         let (directory, name) = piece.place(item);
-        let file = self.origin.opener().open(&directory, &name)?;
+        let Some(origin) = self.origins.get(piece.origin) else { return Ok(()) };
+        let file = origin.opener().open(&directory, &name)?;
         self.check(&file, piece, item)?;
         let again = file.try_clone().map_err(|source| self.unreadable(piece, source))?;
         let mut reader = ArchiveReader::new(file).map_err(|error| self.bad(piece, error))?;
@@ -266,23 +267,27 @@ impl Placer<'_> {
 
     /// Something in an archive cannot be where it is.
     fn astray(&self, piece: &Piece, path: &TreePath, what: &str) -> TransferError {
-        let archive = self.origin.shown(&piece.at);
+        let archive = self.shown(piece);
         let message = format!("{} in the archive {} {what}", quote(&path.to_string()), quote(&archive));
         Diagnostic::error(message, self.span(piece)).into()
     }
 
     fn check(&self, file: &File, piece: &Piece, item: &Item) -> Result<(), TransferError> {
         check_stamp(file.as_fd(), &item.stamp)
-            .map_err(|error| TransferError::reading(error, self.origin.shown(&piece.at), self.origin.name()))
+            .map_err(|error| TransferError::reading(error, self.shown(piece), &self.origin_name(piece)))
+    }
+
+    fn origin_name(&self, piece: &Piece) -> String {
+        self.origins.get(piece.origin).map(|origin| origin.name().to_owned()).unwrap_or_default()
     }
 
     fn bad(&self, piece: &Piece, source: LayerError) -> TransferError {
-        let (path, origin) = (self.origin.shown(&piece.at), self.origin.name().to_owned());
+        let (path, origin) = (self.shown(piece), self.origin_name(piece));
         TransferError::Archive { path, origin, source }
     }
 
     fn unreadable(&self, piece: &Piece, source: io::Error) -> TransferError {
-        let (path, origin) = (self.origin.shown(&piece.at), self.origin.name().to_owned());
+        let (path, origin) = (self.shown(piece), self.origin_name(piece));
         TransferError::Read { path, origin, source }
     }
 }

@@ -8,7 +8,7 @@ use super::Selection;
 use super::canvas::{Canvas, Content, Stroke};
 use super::error::TransferError;
 use super::item::{ItemNumber, Piece};
-use super::origin::Opener;
+use super::origin::{Opener, Origin};
 use super::owner::{Chown, Owner, Unknown};
 use super::place::Placer;
 use super::unpack::Scratch;
@@ -64,7 +64,7 @@ impl Selection {
         let mut placer = Placer {
             canvas: Canvas::new(if is_linked { &nothing } else { target.image })?,
             transfer: &self.transfer,
-            origin: &self.origin,
+            origins: &self.origins,
             owner: self.owner(target.image)?,
             chmod: self.chmod.as_ref(),
             time: target.time,
@@ -89,7 +89,7 @@ impl Selection {
         }
         let mut emitter = Emitter {
             selection: self,
-            opener: self.origin.opener(),
+            openers: self.origins.iter().map(Origin::opener).collect(),
             directory: None,
             scratch: scratch.finish().map_err(scratch_error)?,
             sink,
@@ -156,7 +156,8 @@ impl Sink<'_, '_> {
 /// Writes what is on the canvas.
 struct Emitter<'s, 'w, 'r> {
     selection: &'s Selection,
-    opener: Opener<'s>,
+    /// Of each origin.
+    openers: Vec<Opener<'s>>,
     /// The directory of the last item, by its piece and number there.
     directory: Option<((u32, ItemNumber), TreePath)>,
     scratch: Option<File>,
@@ -210,8 +211,11 @@ impl Emitter<'_, '_, '_> {
             return self.sink.entry(entry);
         }
         let (directory, name) = self.place(piece, number, index);
-        let file = self.opener.open(&directory, &name)?;
-        let origin = &self.selection.origin;
+        let origin = self.selection.origins.get(piece.origin);
+        let (Some(origin), Some(opener)) = (origin, self.openers.get_mut(piece.origin)) else {
+            return Ok(());
+        };
+        let file = opener.open(&directory, &name)?;
         let shown = || origin.shown(&directory.join(&name).unwrap_or_default());
         let failed = |error| TransferError::reading(error, shown(), origin.name());
         check_stamp(file.as_fd(), &item.stamp).map_err(failed)?;

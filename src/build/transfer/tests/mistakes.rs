@@ -48,9 +48,6 @@ fn a_source_that_is_not_there_is_explained() {
         "COPY package.json/* /x/",
         "COPY package.json/x /x/",
         "COPY src[ /x/",
-        "ADD https://example.com/a /x",
-        "COPY https://example.com/a /x",
-        "COPY git@example.com:a.git /x",
     ];
     let told: Vec<_> = lines
         .iter()
