@@ -47,6 +47,15 @@ fn project(directory: &Path, authority: &Path) {
         let identity = ["-c", "user.name=robot", "-c", "user.email=robot@example.com"];
         run(Command::new("git").current_dir(directory).args(identity).args(arguments));
     };
+    fs::create_dir(directory.join("tool")).unwrap();
+    fs::write(
+        directory.join("tool/Dockerfile"),
+        "FROM scratch\nARG TARGETARCH\nCOPY tool-$TARGETARCH /tool\n",
+    )
+    .unwrap();
+    for architecture in ["amd64", "arm64"] {
+        fs::write(directory.join("tool").join(format!("tool-{architecture}")), architecture).unwrap();
+    }
     git(&["init", "--quiet"]);
     git(&["add", "."]);
     git(&["commit", "--quiet", "--message=Add the calculator"]);

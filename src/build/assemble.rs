@@ -1,10 +1,13 @@
 //! The finished image: configuration and manifest, of layers that are there.
 
+use std::collections::{BTreeMap, HashMap};
+
 use oci_spec::image::{ImageManifestBuilder, MediaType};
 
 use super::error::BuildError;
 use super::layers::Layer;
-use crate::image::{Descriptor, Digest, History, ImageConfig, media_type};
+use super::request::{Annotation, AnnotationPlace};
+use crate::image::{Descriptor, Digest, History, ImageConfig, ImageIndex, Platform, media_type};
 
 /// A configuration and a manifest, as bytes.
 #[derive(Debug, Clone)]
@@ -27,7 +30,11 @@ impl Image {
     ///
     /// # Errors
     /// If something cannot be serialised.
-    pub fn new(mut config: ImageConfig, layers: Vec<(Layer, Option<String>)>) -> Result<Self, BuildError> {
+    pub fn new(
+        mut config: ImageConfig,
+        layers: Vec<(Layer, Option<String>)>,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<Self, BuildError> {
         config.rootfs.diff_ids = layers.iter().map(|(layer, _)| layer.diff_id).collect();
         let times: Vec<Option<String>> = layers.iter().map(|(_, created)| created.clone()).collect();
         account_for_layers(&mut config, &times);
@@ -36,7 +43,11 @@ impl Image {
         let config = serde_json::to_vec(&config).map_err(serialising)?;
         let config_digest = Digest::of(&config);
         let config_type = MediaType::from(media_type::OCI_CONFIG);
-        let manifest = ImageManifestBuilder::default()
+        let mut builder = ImageManifestBuilder::default();
+        if !annotations.is_empty() {
+            builder = builder.annotations(annotations.into_iter().collect::<HashMap<_, _>>());
+        }
+        let manifest = builder
             .schema_version(2_u32)
             .media_type(media_type::OCI_MANIFEST)
             .config(Descriptor::new(config_type, config.len() as u64, config_digest))
@@ -52,6 +63,107 @@ impl Image {
     pub fn descriptor(&self) -> Descriptor {
         Descriptor::new(MediaType::from(media_type::OCI_MANIFEST), self.manifest.len() as u64, self.digest)
     }
+}
+
+/// What a build delivers: the image of one platform, or those of several behind an index.
+#[derive(Debug, Clone)]
+pub struct Product {
+    /// The images with their platforms, of which there is at least one.
+    pub images: Vec<(Platform, Image)>,
+    /// The index, and its digest.
+    index: Option<(Vec<u8>, Digest)>,
+    /// Annotations of the descriptor by which a layout names it.
+    annotations: BTreeMap<String, String>,
+}
+
+impl Product {
+    /// What several platforms make is an index; one alone is what it is.
+    ///
+    /// # Errors
+    /// If something cannot be serialised, or an annotation is for what there is not.
+    pub fn new(images: Vec<(Platform, Image)>, annotations: &[Annotation]) -> Result<Self, BuildError> {
+        let mut product = Self { images, index: None, annotations: BTreeMap::new() };
+        if product.images.len() == 1 {
+            let of_index = |one: &&Annotation| {
+                matches!(one.place, AnnotationPlace::Index | AnnotationPlace::IndexDescriptor)
+            };
+            if let Some(annotation) = annotations.iter().find(of_index) {
+                let what = format!(
+                    "the annotation `{}` is for an index, and one platform makes none",
+                    annotation.name
+                );
+                return Err(BuildError::Refused {
+                    what,
+                    hint: Some("name several with `--platform`".to_owned()),
+                });
+            }
+            let platform = product.images.first().map(|(platform, _)| platform.clone());
+            product.annotations = of(annotations, AnnotationPlace::ManifestDescriptor, platform.as_ref());
+            return Ok(product);
+        }
+        let descriptor = |(platform, image): &(Platform, Image)| {
+            let mut descriptor = image.descriptor();
+            descriptor.set_platform(Some(platform.into()));
+            annotate(&mut descriptor, of(annotations, AnnotationPlace::ManifestDescriptor, Some(platform)));
+            descriptor
+        };
+        let mut index = ImageIndex::default();
+        index.set_schema_version(2);
+        index.set_media_type(Some(media_type::OCI_INDEX.into()));
+        index.set_manifests(product.images.iter().map(descriptor).collect());
+        let own = of(annotations, AnnotationPlace::Index, None);
+        if !own.is_empty() {
+            index.set_annotations(Some(own.into_iter().collect()));
+        }
+        let bytes = serde_json::to_vec(&index).map_err(serialising)?;
+        let digest = Digest::of(&bytes);
+        product.index = Some((bytes, digest));
+        product.annotations = of(annotations, AnnotationPlace::IndexDescriptor, None);
+        Ok(product)
+    }
+
+    /// The document that names everything else, its media type and its digest.
+    pub fn document(&self) -> (&'static str, &[u8], Digest) {
+        match (&self.index, self.images.first()) {
+            (Some((bytes, digest)), _) => (media_type::OCI_INDEX, bytes, *digest),
+            (None, Some((_, image))) => (media_type::OCI_MANIFEST, &image.manifest, image.digest),
+            (None, None) => (media_type::OCI_INDEX, b"", Digest::of(b"")),
+        }
+    }
+
+    /// The image, if there is one alone.
+    pub fn single(&self) -> Option<&Image> {
+        match (&self.index, self.images.as_slice()) {
+            (None, [(_, image)]) => Some(image),
+            _ => None,
+        }
+    }
+
+    /// The descriptor of the document.
+    pub fn descriptor(&self) -> Descriptor {
+        let (media_type, bytes, digest) = self.document();
+        let mut descriptor = Descriptor::new(MediaType::from(media_type), bytes.len() as u64, digest);
+        annotate(&mut descriptor, self.annotations.clone());
+        descriptor
+    }
+}
+
+fn annotate(descriptor: &mut Descriptor, annotations: BTreeMap<String, String>) {
+    if !annotations.is_empty() {
+        descriptor.set_annotations(Some(annotations.into_iter().collect()));
+    }
+}
+
+/// The annotations of a place, for one platform if the place has platforms.
+pub(super) fn of(
+    annotations: &[Annotation],
+    place: AnnotationPlace,
+    platform: Option<&Platform>,
+) -> BTreeMap<String, String> {
+    let is_meant = |one: &&Annotation| {
+        one.place == place && (one.platform.is_none() || one.platform.as_ref() == platform)
+    };
+    annotations.iter().filter(is_meant).map(|one| (one.name.clone(), one.value.clone())).collect()
 }
 
 fn serialising(error: serde_json::Error) -> BuildError {

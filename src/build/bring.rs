@@ -268,11 +268,15 @@ impl Bringing<'_> {
         GitAccess { authorization, agent }
     }
 
+    /// A new directory. Another platform of the same build may have one of this name.
     fn directory(&self, name: &str) -> Result<PathBuf, BuildError> {
-        let directory = self.workspace.join(name);
-        fs::create_dir(&directory)
-            .map_err(|error| cannot("make", &directory.display().to_string(), error))?;
-        Ok(directory)
+        let builder = tempfile::Builder::new()
+            .prefix(&format!("{name}-"))
+            .disable_cleanup(true)
+            .tempdir_in(self.workspace);
+        let directory = builder
+            .map_err(|error| cannot("make a directory in", &self.workspace.display().to_string(), error))?;
+        Ok(directory.keep())
     }
 }
 

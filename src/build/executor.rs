@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::assemble::Image;
+use super::assemble::{self, Image};
 use super::bring;
 use super::contexts::Contexts;
 use super::error::BuildError;
@@ -20,13 +20,13 @@ use super::keys::Keys;
 use super::layers::Layer;
 use super::output;
 use super::push::Pusher;
-use super::request::{BuildOutcome, BuildRequest, Output, Services};
+use super::request::{AnnotationPlace, BuildOutcome, BuildRequest, Output, Services};
 use super::roots::Roots;
 use super::steps::sources;
 use super::told::tell_failure;
 use super::transfer::Origin;
 use crate::cache::{LayerRecord, LocalCache};
-use crate::image::Reference;
+use crate::image::{Platform, Reference};
 use crate::layer::{LayerOptions, LayerWriter, Pool};
 use crate::plan::{Base, Operation, Plan, Remote, Source, Stage, StageIndex, Step};
 use crate::report::{Built, Event, Started};
@@ -52,16 +52,57 @@ pub(super) async fn build(
         false => bring::contexts(request, &services, &workspace).await?,
     };
     let text = Text::read(&request)?;
-    let planned = inputs::plan(&request, &services, &text).await?;
-    let fetched = bring::sources(&planned.plan, &text, &request, &services, &workspace).await?;
-    let mut executor = Executor::prepare(request, services, text, planned, workspace, fetched).await?;
-    let needed = executor.needed_stages();
-    let (executes, runs) = {
-        let mut missing = executor.missing_steps(&needed).peekable();
-        (missing.peek().is_some(), missing.any(|step| matches!(step.operation, Operation::Run(_))))
+    let platforms: Vec<Option<Platform>> = match request.platforms.as_slice() {
+        [] => vec![None],
+        platforms => platforms.iter().cloned().map(Some).collect(),
     };
-    executor.executes = executes;
-    Arc::new(executor).run(&needed, runs).await
+    let several = platforms.len() > 1;
+    let mut built: Vec<(Arc<Executor>, Image)> = Vec::new();
+    let mut steps = 0;
+    // One after the other: what two platforms share has been made when the second comes to it.
+    for platform in platforms {
+        let request = BuildRequest { platforms: platform.clone().into_iter().collect(), ..request.clone() };
+        let planned = inputs::plan(&request, &services, &text).await?;
+        let fetched = bring::sources(&planned.plan, &text, &request, &services, &workspace).await?;
+        let part = Part { steps_before: steps, platform: platform.filter(|_| several) };
+        let given = Given { workspace: Arc::clone(&workspace), fetched, part };
+        let mut executor =
+            Executor::prepare(request, Arc::clone(&services), text.clone(), planned, given).await?;
+        steps += executor.plan.stages.iter().map(|stage| stage.steps.len()).sum::<usize>();
+        let needed = executor.needed_stages();
+        let (executes, runs) = {
+            let mut missing = executor.missing_steps(&needed).peekable();
+            (missing.peek().is_some(), missing.any(|step| matches!(step.operation, Operation::Run(_))))
+        };
+        executor.executes = executes;
+        let executor = Arc::new(executor);
+        let image = executor.run(&needed, runs).await?;
+        built.push((executor, image));
+    }
+    let outcome = output::deliver(&request, &services, &built).await?;
+    services.report.event(Event::Built(Built {
+        digest: outcome.digest,
+        names: outcome.names.iter().map(Reference::familiar).collect(),
+        pushed: outcome.pushed.iter().map(ToString::to_string).collect(),
+        written: outcome.written.iter().map(|path| path.display().to_string()).collect(),
+    }));
+    Ok(outcome)
+}
+
+/// Which part of a build an executor carries out.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Part {
+    /// Steps of other platforms, which come before.
+    pub steps_before: usize,
+    /// The platform, if there are several.
+    pub platform: Option<Platform>,
+}
+
+/// What an executor is given besides its plan.
+struct Given {
+    workspace: Arc<Workspace>,
+    fetched: BTreeMap<Remote, Origin>,
+    part: Part,
 }
 
 pub(super) struct Executor {
@@ -69,6 +110,7 @@ pub(super) struct Executor {
     pub(super) services: Arc<Services>,
     pub(super) text: Text,
     pub(super) plan: Plan,
+    pub(super) part: Part,
     images: BTreeMap<usize, Found>,
     pub(super) contexts: Arc<Contexts>,
     keys: Keys,
@@ -97,10 +139,10 @@ impl Executor {
         services: Arc<Services>,
         text: Text,
         planned: Planned,
-        workspace: Arc<Workspace>,
-        fetched: BTreeMap<Remote, Origin>,
+        given: Given,
     ) -> Result<Self, BuildError> {
         let Planned { plan, images } = planned;
+        let Given { workspace, fetched, part } = given;
         let store = services.store.clone();
         // What killed builds have left is in nobody's way: it is cleared away beside the work.
         let sweeping = store.clone();
@@ -132,6 +174,7 @@ impl Executor {
         let turns = Semaphore::new(request.parallel.max(1));
         Ok(Self {
             text,
+            part,
             images,
             contexts,
             keys,
@@ -151,12 +194,8 @@ impl Executor {
         })
     }
 
-    /// Brings the layers of the stages that are needed, and delivers. `runs` says whether there is a RUN to be executed.
-    async fn run(
-        self: Arc<Self>,
-        needed: &BTreeSet<StageIndex>,
-        runs: bool,
-    ) -> Result<BuildOutcome, BuildError> {
+    /// Brings the layers of the stages that are needed, and makes the image. `runs` says whether there is a RUN to be executed.
+    async fn run(self: &Arc<Self>, needed: &BTreeSet<StageIndex>, runs: bool) -> Result<Image, BuildError> {
         self.tell_start(needed, runs).await?;
         if let Some(pusher) = self.pusher.as_ref().filter(|_| self.executes) {
             pusher.check().await?;
@@ -165,32 +204,27 @@ impl Executor {
             }
         }
         let stages = needed.iter().map(|stage| {
-            let executor = Arc::clone(&self);
+            let executor = Arc::clone(self);
             let stage = *stage;
             async move { executor.stage_layers(stage).await.map(drop) }
         });
         try_join_all(stages).await?;
-        let image = self.image().await?;
-        let outcome = output::deliver(&self, &image).await?;
-        self.services.report.event(Event::Built(Built {
-            digest: image.digest,
-            names: outcome.names.iter().map(Reference::familiar).collect(),
-            pushed: outcome.pushed.iter().map(ToString::to_string).collect(),
-            written: outcome.written.iter().map(|path| path.display().to_string()).collect(),
-        }));
-        Ok(outcome)
+        self.image().await
     }
 
     /// Says what will be done, and on what ground.
     async fn tell_start(&self, needed: &BTreeSet<StageIndex>, runs: bool) -> Result<(), BuildError> {
         let machine = if runs { Some(self.sandbox().await?.findings().summary()) } else { None };
-        self.services.report.event(Event::Started(Started {
-            command: "build".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            machine,
-        }));
+        if self.part.steps_before == 0 {
+            self.services.report.event(Event::Started(Started {
+                command: "build".to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                machine,
+            }));
+        }
         let stages = self.plan.stages.iter().filter(|stage| needed.contains(&stage.index));
-        self.services.report.event(Event::Planned { steps: stages.map(|stage| stage.steps.len()).sum() });
+        let steps = stages.map(|stage| stage.steps.len()).sum::<usize>() + self.part.steps_before;
+        self.services.report.event(Event::Planned { steps });
         Ok(())
     }
 
@@ -363,7 +397,9 @@ impl Executor {
             // Whatever has no time of its own is as old as the source.
             config.created = Some(self.now());
         }
-        Image::new(config, layers.into_iter().zip(times).collect())
+        let platform = stage.platform.clone();
+        let annotations = assemble::of(&self.request.annotations, AnnotationPlace::Manifest, Some(&platform));
+        Image::new(config, layers.into_iter().zip(times).collect(), annotations)
     }
 
     /// When the layers of a stage's steps were made, those of the stages it is built upon first.
@@ -383,6 +419,11 @@ impl Executor {
     /// Who pushes, if anything is to be pushed.
     pub(super) fn pusher(&self) -> Option<&Pusher> {
         self.pusher.as_ref()
+    }
+
+    /// The platform that is built for.
+    pub(super) fn platform(&self) -> Platform {
+        self.plan.stage(self.plan.target).map_or_else(Platform::host, |stage| stage.platform.clone())
     }
 
     /// The stage that is built.

@@ -225,7 +225,7 @@ pub(super) fn options(request: &BuildRequest) -> Options {
         target: request.target.clone(),
         build_args: request.build_args.iter().cloned().collect(),
         labels: request.labels.clone(),
-        platform: request.platform.clone(),
+        platform: request.platforms.first().cloned(),
         build_platform: Platform::host(),
         named_contexts: contexts.collect(),
     }

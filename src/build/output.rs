@@ -9,70 +9,113 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::assemble::Image;
+use super::assemble::{Image, Product};
 use super::error::BuildError;
 use super::executor::Executor;
 use super::extract;
 use super::fetch::blocking;
-use super::layers::Layer;
 use super::layout::REF_NAME;
-use super::request::{BuildOutcome, Destination, Output, Services};
+use super::request::{BuildOutcome, BuildRequest, Destination, Output, Services};
 use crate::image::{Descriptor, Digest, ImageIndex, Reference, media_type};
 use crate::layer::{Compression, LayerOptions, LayerReader, LayerWriter};
 use crate::store::{Store, Workspace};
 
-/// Delivers an image everywhere it was asked for.
-pub(super) async fn deliver(executor: &Arc<Executor>, image: &Image) -> Result<BuildOutcome, BuildError> {
-    let (request, services) = (&executor.request, &executor.services);
-    services.store.put(&image.config)?;
-    services.store.put(&image.manifest)?;
-    let (mut pushed, mut written) = (Vec::new(), Vec::new());
-    if let Some(pusher) = executor.pusher() {
-        let is_there = !executor.executes && pusher.is_there(image).await;
-        pushed = if is_there { pusher.names().to_vec() } else { pusher.finish(image).await? };
+/// Delivers what was built everywhere it was asked for.
+pub(super) async fn deliver(
+    request: &BuildRequest,
+    services: &Services,
+    built: &[(Arc<Executor>, Image)],
+) -> Result<BuildOutcome, BuildError> {
+    let platform = |executor: &Executor| executor.platform();
+    let images = built.iter().map(|(executor, image)| (platform(executor), image.clone())).collect();
+    let product = Product::new(images, &request.annotations)?;
+    let (_, document, digest) = product.document();
+    for (_, image) in built {
+        services.store.put(&image.config)?;
+        services.store.put(&image.manifest)?;
     }
+    services.store.put(document)?;
+    let pushed = push(built, &product).await?;
+    let mut written = Vec::new();
     for output in &request.outputs {
-        written.extend(match output {
-            Output::Registry { .. } => None,
+        match output {
+            Output::Registry { .. } => {}
             Output::Oci { destination, names } => {
-                write_image(executor, image, destination, names, Format::Oci).await?
+                written.extend(write_image(built, &product, destination, names, Format::Oci).await?);
             }
             Output::Docker { destination, names } => {
-                write_image(executor, image, destination, names, Format::Docker).await?
+                written.extend(write_image(built, &product, destination, names, Format::Docker).await?);
             }
-            Output::Local { directory } => Some(write_files(executor, image, directory.clone()).await?),
-            Output::Tar { destination } => write_tar(executor, image, destination.clone()).await?,
-        });
+            Output::Local { directory } => {
+                for (executor, image) in built {
+                    let place = match product.single() {
+                        Some(_) => directory.clone(),
+                        // As BuildKit names them.
+                        None => directory.join(executor.platform().to_string().replace('/', "_")),
+                    };
+                    write_files(executor, image, place).await?;
+                }
+                written.push(directory.clone());
+            }
+            Output::Tar { destination } => {
+                for (executor, image) in built {
+                    written.extend(write_tar(executor, image, destination.clone()).await?);
+                }
+            }
+        }
     }
     if request.outputs.is_empty() {
-        bring_all(executor, image).await?;
+        bring_all(built).await?;
     }
     Ok(BuildOutcome {
-        descriptor: image.descriptor(),
-        digest: image.digest,
-        config: image.config_digest,
-        names: name_here(services, image, &request.tags)?,
+        descriptor: product.descriptor(),
+        digest,
+        config: product.single().map(|image| image.config_digest),
+        names: name_here(services, &product, &request.tags)?,
         pushed,
         written,
     })
 }
 
-/// Names the image in the store, if all of it is there. Gives the names.
-fn name_here(services: &Services, image: &Image, names: &[Reference]) -> Result<Vec<Reference>, BuildError> {
-    for layer in &image.layers {
+/// Pushes what was built, if it is to be pushed. Gives the names.
+async fn push(built: &[(Arc<Executor>, Image)], product: &Product) -> Result<Vec<Reference>, BuildError> {
+    let Some(pusher) = built.first().and_then(|(executor, _)| executor.pusher()) else {
+        return Ok(Vec::new());
+    };
+    let executes = built.iter().any(|(executor, _)| executor.executes);
+    if !executes && pusher.is_there(product).await {
+        return Ok(pusher.names().to_vec());
+    }
+    for (executor, image) in built {
+        if let Some(pusher) = executor.pusher() {
+            pusher.finish(image).await?;
+        }
+    }
+    pusher.name(product).await
+}
+
+/// Names the product in the store, if all of it is there. Gives the names.
+fn name_here(
+    services: &Services,
+    product: &Product,
+    names: &[Reference],
+) -> Result<Vec<Reference>, BuildError> {
+    for layer in product.images.iter().flat_map(|(_, image)| &image.layers) {
         if !services.store.holds(&layer.digest, layer.size)? {
             return Ok(Vec::new());
         }
     }
     for name in names {
-        services.store.tag(name, &image.descriptor())?;
+        services.store.tag(name, &product.descriptor())?;
     }
     Ok(names.to_vec())
 }
 
 /// Brings the layers that are not here.
-async fn bring_all(executor: &Executor, image: &Image) -> Result<(), BuildError> {
-    let fetches = image.layers.iter().map(|layer| executor.fetcher.fetch(layer));
+async fn bring_all(built: &[(Arc<Executor>, Image)]) -> Result<(), BuildError> {
+    let fetches = built
+        .iter()
+        .flat_map(|(executor, image)| image.layers.iter().map(|layer| executor.fetcher.fetch(layer)));
     futures_util::future::try_join_all(fetches).await?;
     Ok(())
 }
@@ -83,27 +126,28 @@ enum Format {
     Docker,
 }
 
-/// Writes an image as a layout, in a directory or an archive. Gives the file or directory.
+/// Writes a product as a layout, in a directory or an archive. Gives the file or directory.
 async fn write_image(
-    executor: &Arc<Executor>,
-    image: &Image,
+    built: &[(Arc<Executor>, Image)],
+    product: &Product,
     destination: &Destination,
     names: &[Reference],
     format: Format,
 ) -> Result<Option<PathBuf>, BuildError> {
-    bring_all(executor, image).await?;
+    bring_all(built).await?;
+    let Some((executor, _)) = built.first() else { return Ok(None) };
     let store = executor.services.store.clone();
-    let (image, destination, names) = (image.clone(), destination.clone(), names.to_vec());
+    let (product, destination, names) = (product.clone(), destination.clone(), names.to_vec());
     let umask = executor.request.umask;
     blocking(move || {
         let failed = |source: io::Error| BuildError::Output { path: shown(&destination), source };
-        let documents = documents(&image, &names, format).map_err(failed)?;
+        let documents = documents(&product, &names, format).map_err(failed)?;
         let result = match &destination {
-            Destination::Directory(directory) => write_layout(&store, &image, &documents, directory, umask),
+            Destination::Directory(directory) => write_layout(&store, &product, &documents, directory, umask),
             Destination::File(path) => {
-                atomically(path, umask, |file| write_archive(&store, &image, &documents, file))
+                atomically(path, umask, |file| write_archive(&store, &product, &documents, file))
             }
-            Destination::Stdout => write_archive(&store, &image, &documents, &mut io::stdout().lock()),
+            Destination::Stdout => write_archive(&store, &product, &documents, &mut io::stdout().lock()),
         };
         result.map_err(failed)?;
         Ok(place(&destination))
@@ -134,14 +178,16 @@ struct DockerImage {
 }
 
 /// The files of a layout besides its blobs.
-fn documents(image: &Image, names: &[Reference], format: Format) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let descriptor = image.descriptor();
+fn documents(product: &Product, names: &[Reference], format: Format) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let descriptor = product.descriptor();
     let named = |name: Option<&Reference>| {
         let mut descriptor = descriptor.clone();
         if let Some(name) = name {
             let annotation = (REF_NAME.to_owned(), name.to_string());
             let containerd = ("io.containerd.image.name".to_owned(), name.to_string());
-            descriptor.set_annotations(Some([annotation, containerd].into()));
+            let mut annotations = descriptor.annotations().clone().unwrap_or_default();
+            annotations.extend([annotation, containerd]);
+            descriptor.set_annotations(Some(annotations));
         }
         descriptor
     };
@@ -157,7 +203,7 @@ fn documents(image: &Image, names: &[Reference], format: Format) -> io::Result<V
         ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
         ("index.json".to_owned(), serde_json::to_vec(&index)?),
     ];
-    if format == Format::Docker {
+    if let (Format::Docker, Some(image)) = (format, product.single()) {
         let image = DockerImage {
             config: blob_name(&image.config_digest),
             repo_tags: names.iter().map(Reference::familiar).collect(),
@@ -172,22 +218,27 @@ fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// The blobs of an image, each once, in the order of their names.
-fn blobs(image: &Image) -> BTreeMap<Digest, u64> {
-    let documents =
-        [(image.digest, image.manifest.len() as u64), (image.config_digest, image.config.len() as u64)];
-    documents.into_iter().chain(image.layers.iter().map(|layer: &Layer| (layer.digest, layer.size))).collect()
+/// The blobs of a product, each once, in the order of their names.
+fn blobs(product: &Product) -> BTreeMap<Digest, u64> {
+    let (_, bytes, digest) = product.document();
+    let mut blobs = BTreeMap::from([(digest, bytes.len() as u64)]);
+    for (_, image) in &product.images {
+        blobs.insert(image.digest, image.manifest.len() as u64);
+        blobs.insert(image.config_digest, image.config.len() as u64);
+        blobs.extend(image.layers.iter().map(|layer| (layer.digest, layer.size)));
+    }
+    blobs
 }
 
 fn write_layout(
     store: &Store,
-    image: &Image,
+    product: &Product,
     documents: &[(String, Vec<u8>)],
     directory: &Path,
     umask: u32,
 ) -> io::Result<()> {
     make_directories(&directory.join("blobs/sha256"), umask)?;
-    for digest in blobs(image).keys() {
+    for digest in blobs(product).keys() {
         let to = directory.join(blob_name(digest));
         if to.exists() {
             continue;
@@ -208,7 +259,7 @@ fn open(store: &Store, digest: &Digest) -> io::Result<File> {
 
 fn write_archive(
     store: &Store,
-    image: &Image,
+    product: &Product,
     documents: &[(String, Vec<u8>)],
     into: &mut dyn Write,
 ) -> io::Result<()> {
@@ -225,7 +276,7 @@ fn write_archive(
         entry.set_mode(0o755);
         archive.append_data(&mut entry, directory, io::empty())?;
     }
-    for (digest, size) in blobs(image) {
+    for (digest, size) in blobs(product) {
         archive.append_data(&mut header(size), blob_name(&digest), open(store, &digest)?)?;
     }
     for (name, content) in documents {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::assemble::Image;
+use super::assemble::{Image, Product};
 use super::error::{BuildError, ImageFault};
 use super::fetch::Fetcher;
 use super::layers::{Layer, Origin};
@@ -79,10 +79,11 @@ impl Pusher {
         &self.inner.names
     }
 
-    /// Whether every name is that of the image already. If it cannot be found out, it is not.
-    pub async fn is_there(&self, image: &Image) -> bool {
+    /// Whether every name is that of the product already. If it cannot be found out, it is not.
+    pub async fn is_there(&self, product: &Product) -> bool {
+        let (_, _, digest) = product.document();
         let client = &self.inner.services.client;
-        let asked = self.inner.names.iter().map(|name| client.has_manifest(name, image.digest));
+        let asked = self.inner.names.iter().map(|name| client.has_manifest(name, digest));
         let there = futures_util::future::join_all(asked).await.into_iter().all(|there| there);
         if there {
             for name in &self.inner.names {
@@ -98,11 +99,11 @@ impl Pusher {
         tokio::spawn(async move { pusher.push_everywhere(&Blob::of(&layer)).await });
     }
 
-    /// Pushes what is not there yet of an image, and then names it. Gives the names.
+    /// Pushes the blobs of an image that are not there yet.
     ///
     /// # Errors
-    /// If anything cannot be pushed. Then no name has changed, but perhaps those before the one that failed.
-    pub async fn finish(&self, image: &Image) -> Result<Vec<Reference>, BuildError> {
+    /// If one cannot be pushed.
+    pub async fn finish(&self, image: &Image) -> Result<(), BuildError> {
         let config = Blob {
             digest: image.config_digest,
             size: image.config.len() as u64,
@@ -111,9 +112,30 @@ impl Pusher {
         };
         let blobs: Vec<Blob> = image.layers.iter().map(Blob::of).chain([config]).collect();
         futures_util::future::try_join_all(blobs.iter().map(|blob| self.push_everywhere(blob))).await?;
+        Ok(())
+    }
+
+    /// Names a product whose blobs are all there. Gives the names.
+    ///
+    /// # Errors
+    /// If a manifest cannot be pushed. Then no name has changed, but perhaps those before the one that failed.
+    pub async fn name(&self, product: &Product) -> Result<Vec<Reference>, BuildError> {
+        let client = &self.inner.services.client;
+        if product.single().is_none() {
+            // What an index names is there before it.
+            for (repository, (_, image)) in self
+                .inner
+                .repositories
+                .iter()
+                .flat_map(|one| product.images.iter().map(move |image| (one, image)))
+            {
+                let bytes = Bytes::copy_from_slice(&image.manifest);
+                client.push_manifest(&repository.at(image.digest), media_type::OCI_MANIFEST, bytes).await?;
+            }
+        }
+        let (media_type, bytes, _) = product.document();
         for name in &self.inner.names {
-            let bytes = Bytes::copy_from_slice(&image.manifest);
-            self.inner.services.client.push_manifest(name, media_type::OCI_MANIFEST, bytes).await?;
+            client.push_manifest(name, media_type, Bytes::copy_from_slice(bytes)).await?;
         }
         Ok(self.names().to_vec())
     }
@@ -208,13 +230,40 @@ pub async fn push_named(name: &Reference, services: &Services) -> Result<Digest,
         });
     };
     let digest = Digest::try_from(descriptor.digest()).map_err(|error| fault(error.into()))?;
+    let fetcher = Fetcher::new(&services.store, &services.client, &services.report);
+    let pusher = Pusher::new(&services, &fetcher, vec![name.clone()]);
+    let bytes = services.store.read(&digest, descriptor.size())?;
+    let manifests = match Manifest::parse(&bytes, None).map_err(|error| fault(error.into()))? {
+        Manifest::Image(_) => {
+            pusher.finish(&stored(&services, name, &descriptor)?).await?;
+            Vec::new()
+        }
+        Manifest::Index(index) => index.manifests().clone(),
+    };
+    for descriptor in &manifests {
+        let image = stored(&services, name, descriptor)?;
+        pusher.finish(&image).await?;
+        let bytes = Bytes::copy_from_slice(&image.manifest);
+        let at = name.repository().at(image.digest);
+        services.client.push_manifest(&at, descriptor.media_type().as_ref(), bytes).await?;
+    }
+    services.client.push_manifest(name, descriptor.media_type().as_ref(), Bytes::from(bytes)).await?;
+    Ok(digest)
+}
+
+/// An image of the store.
+fn stored(services: &Services, name: &Reference, descriptor: &Descriptor) -> Result<Image, BuildError> {
+    let fault = |source: ImageFault| BuildError::Image { name: name.familiar(), source };
+    let digest_of =
+        |descriptor: &Descriptor| Digest::try_from(descriptor.digest()).map_err(|error| fault(error.into()));
+    let digest = digest_of(descriptor)?;
     let manifest = services.store.read(&digest, descriptor.size())?;
     let Manifest::Image(parsed) = Manifest::parse(&manifest, None).map_err(|error| fault(error.into()))?
     else {
-        return Err(BuildError::refused(format!("`{}` is an index of several images", name.familiar())));
+        return Err(BuildError::refused(format!("`{}` is an index of indexes", name.familiar())));
     };
-    let in_store = |descriptor: &Descriptor| -> Result<Layer, BuildError> {
-        let digest = Digest::try_from(descriptor.digest()).map_err(|error| fault(error.into()))?;
+    let layer = |descriptor: &Descriptor| -> Result<Layer, BuildError> {
+        let digest = digest_of(descriptor)?;
         Ok(Layer {
             digest,
             size: descriptor.size(),
@@ -223,15 +272,12 @@ pub async fn push_named(name: &Reference, services: &Services) -> Result<Digest,
             origin: Origin::Store,
         })
     };
-    let config_digest = Digest::try_from(parsed.config().digest()).map_err(|error| fault(error.into()))?;
-    let image = Image {
+    let config_digest = digest_of(parsed.config())?;
+    Ok(Image {
         config: services.store.read(&config_digest, parsed.config().size())?,
         config_digest,
         manifest,
         digest,
-        layers: parsed.layers().iter().map(in_store).collect::<Result<_, _>>()?,
-    };
-    let fetcher = Fetcher::new(&services.store, &services.client, &services.report);
-    Pusher::new(&services, &fetcher, vec![name.clone()]).finish(&image).await?;
-    Ok(digest)
+        layers: parsed.layers().iter().map(layer).collect::<Result<_, _>>()?,
+    })
 }

@@ -32,8 +32,10 @@ pub struct BuildRequest {
     pub secrets: Vec<(String, SecretValue)>,
     /// `--ssh`, each name once: the sockets of agents.
     pub agents: Vec<(String, PathBuf)>,
-    /// `--platform`; the machine's if none is given.
-    pub platform: Option<Platform>,
+    /// `--platform`, each once; the machine's if none is given. Several make an index.
+    pub platforms: Vec<Platform>,
+    /// `--annotation`
+    pub annotations: Vec<Annotation>,
     /// `--build-context NAME=…`, each name once.
     pub named_contexts: Vec<(String, NamedContext)>,
     /// Where the result goes; nowhere but into the store if empty.
@@ -72,6 +74,32 @@ impl std::fmt::Debug for SecretValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
     }
+}
+
+/// An annotation of what is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotation {
+    /// What it stands in.
+    pub place: AnnotationPlace,
+    /// The platform whose image it is for; all, if none is named.
+    pub platform: Option<Platform>,
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// What an annotation can stand in (OCI image specification, "Annotations").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnnotationPlace {
+    /// The manifest of an image.
+    Manifest,
+    /// The index of several platforms.
+    Index,
+    /// The descriptor of an image, in the index or the layout.
+    ManifestDescriptor,
+    /// The descriptor of the index, in the layout.
+    IndexDescriptor,
 }
 
 /// Where the files of a build are.
@@ -227,12 +255,12 @@ pub struct Services {
 /// An image that was built.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BuildOutcome {
-    /// Its manifest.
+    /// Its manifest, or the index of several.
     pub descriptor: Descriptor,
-    /// The digest of its manifest.
+    /// The digest of that.
     pub digest: Digest,
-    /// The digest of its configuration, which `docker` calls the image's ID.
-    pub config: Digest,
+    /// The digest of its configuration, which `docker` calls the image's ID. An index has none.
+    pub config: Option<Digest>,
     /// Its names in the store.
     pub names: Vec<Reference>,
     /// The names it was pushed under.

@@ -196,9 +196,15 @@ impl Roots {
     /// A place for another root.
     fn next_place(&self) -> PathBuf {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        *made += 1;
         self.workspace.leave_to(&self.program);
-        self.workspace.path().join(format!("root-{made}"))
+        loop {
+            *made += 1;
+            let place = self.workspace.path().join(format!("root-{made}"));
+            // The workspace may have roots of another platform.
+            if place.symlink_metadata().is_err() {
+                return place;
+            }
+        }
     }
 }
 

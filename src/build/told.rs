@@ -12,12 +12,17 @@ impl Executor {
     /// A step as it is shown.
     pub(super) fn shown(&self, stage: &Stage, number: usize, step: &Step) -> report::Step {
         let before = self.plan.stages.iter().take_while(|other| other.index != stage.index);
-        let id = before.map(|stage| stage.steps.len()).sum::<usize>() + number + 1;
+        let id = self.part.steps_before + before.map(|stage| stage.steps.len()).sum::<usize>() + number + 1;
         let several = self.plan.stages.len() > 1;
         let name = stage.name.clone().unwrap_or_else(|| format!("stage-{}", stage.index));
+        let name = match &self.part.platform {
+            Some(_) if several => format!("{} {name}", stage.platform),
+            Some(_) => stage.platform.to_string(),
+            None => name,
+        };
         report::Step {
             id: u32::try_from(id).unwrap_or(u32::MAX),
-            stage: several.then_some(name),
+            stage: (several || self.part.platform.is_some()).then_some(name),
             number: u32::try_from(step.number.0).unwrap_or(u32::MAX),
             of: u32::try_from(step.number.1).unwrap_or(u32::MAX),
             text: step.title.clone(),
@@ -26,9 +31,13 @@ impl Executor {
 
     /// What a step is known by from build to build, whatever it does.
     pub(super) fn place(&self, stage: &Stage, number: usize) -> Place {
+        let name = stage.name.clone().unwrap_or_else(|| stage.index.to_string());
         Place {
             dockerfile: format!("{}\0{}", self.contexts.directory().display(), self.text.name),
-            stage: stage.name.clone().unwrap_or_else(|| stage.index.to_string()),
+            stage: match &self.part.platform {
+                Some(platform) => format!("{platform} {name}"),
+                None => name,
+            },
             step: number,
         }
     }

@@ -76,9 +76,12 @@ pub struct BuildArgs {
     /// Set a label
     #[arg(long = "label", value_name = "NAME=VALUE", help_heading = IMAGE)]
     labels: Vec<String>,
-    /// The platform to build for [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH", help_heading = IMAGE)]
-    platform: Option<String>,
+    /// The platforms to build for; several make an index [default: this machine's]
+    #[arg(long = "platform", value_name = "OS/ARCH,…", help_heading = IMAGE)]
+    platforms: Vec<String>,
+    /// Annotate the manifest, or PLACE: index, manifest-descriptor, index-descriptor, manifest[OS/ARCH]
+    #[arg(long = "annotation", value_name = "[PLACE:]NAME=VALUE", help_heading = IMAGE)]
+    annotations: Vec<String>,
     /// Compress layers by gzip (0 to 12), zstd (1 to 22) or none [default: gzip]
     #[arg(long, value_name = "KIND[:LEVEL]", help_heading = IMAGE)]
     compression: Option<String>,
@@ -120,7 +123,18 @@ impl BuildArgs {
     /// As `settings` takes them.
     fn lower(self) -> (BuildFlags, RegistryArgs) {
         let Self { context, file, target, build_args, build_contexts, secrets, agents, .. } = self;
-        let Self { tags, labels, platform, compression, push, outputs, iidfile, metadata_file, .. } = self;
+        let Self {
+            tags,
+            labels,
+            platforms,
+            annotations,
+            compression,
+            push,
+            outputs,
+            iidfile,
+            metadata_file,
+            ..
+        } = self;
         let Self { no_cache, parallel, require_isolation, registry, call, check, .. } = self;
         let flags = BuildFlags {
             context,
@@ -132,7 +146,8 @@ impl BuildArgs {
             secrets,
             agents,
             labels,
-            platform,
+            platforms,
+            annotations,
             outputs,
             push,
             no_cache,
@@ -164,7 +179,8 @@ pub(super) async fn run(arguments: BuildArgs, session: &Session) -> Result<(), C
     let outcome = crate::build::build(settings.request, services).await?;
     if let Some(file) = iidfile {
         // Without a line break, as `docker` writes it.
-        file.write(outcome.config.to_string().as_bytes())?;
+        // Of several platforms there is no one configuration: the index stands for it, as in BuildKit.
+        file.write(outcome.config.unwrap_or(outcome.digest).to_string().as_bytes())?;
     }
     if let Some(file) = metadata_file {
         file.write(metadata(&outcome).as_bytes())?;
@@ -175,7 +191,6 @@ pub(super) async fn run(arguments: BuildArgs, session: &Session) -> Result<(), C
 /// What `docker buildx build --metadata-file` writes of an image.
 fn metadata(outcome: &BuildOutcome) -> String {
     let mut object = json!({
-        "containerimage.config.digest": outcome.config,
         "containerimage.descriptor": outcome.descriptor,
         "containerimage.digest": outcome.digest,
     });
@@ -185,10 +200,13 @@ fn metadata(outcome: &BuildOutcome) -> String {
             names.push(name);
         }
     }
-    if let Some(object) = object.as_object_mut()
-        && !names.is_empty()
-    {
-        object.insert("image.name".to_owned(), json!(names.join(",")));
+    if let Some(object) = object.as_object_mut() {
+        if let Some(config) = outcome.config {
+            object.insert("containerimage.config.digest".to_owned(), json!(config));
+        }
+        if !names.is_empty() {
+            object.insert("image.name".to_owned(), json!(names.join(",")));
+        }
     }
     format!("{object:#}\n")
 }
@@ -237,7 +255,8 @@ mod tests {
             labels: Vec::new(),
             secrets: Vec::new(),
             agents: Vec::new(),
-            platform: None,
+            platforms: Vec::new(),
+            annotations: Vec::new(),
             named_contexts: Vec::new(),
             outputs: Vec::new(),
             no_cache: false,
@@ -269,7 +288,7 @@ mod tests {
     )]
     #[case::label(&["--label", "k=v", "--label=empty"], BuildRequest { labels: pairs(&[("k", "v"), ("empty", "")]), ..plain() })]
     #[case::target(&["--target", "test"], BuildRequest { target: Some("test".into()), ..plain() })]
-    #[case::platform(&["--platform", "linux/arm64"], BuildRequest { platform: Some("linux/arm64".parse().unwrap()), ..plain() })]
+    #[case::platform(&["--platform", "linux/arm64"], BuildRequest { platforms: vec!["linux/arm64".parse().unwrap()], ..plain() })]
     #[case::push(
         &["--push", "-t", "r.example/a:1"],
         BuildRequest {
@@ -333,7 +352,7 @@ mod tests {
         BuildOutcome {
             descriptor: Descriptor::new(MediaType::ImageManifest, 8, oci_spec::image::Digest::from(digest)),
             digest,
-            config: Digest::of(b"config"),
+            config: Some(Digest::of(b"config")),
             names,
             pushed,
             written: Vec::new(),

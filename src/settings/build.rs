@@ -10,7 +10,7 @@ use super::origin::{Given, Origin};
 use super::output::{self, Typed};
 use super::surroundings::Surroundings;
 use super::values::{compression, first, first_switch, pair, parallel, set};
-use super::{contexts, secrets, variables};
+use super::{annotations, contexts, secrets, variables};
 use crate::build::inspect::CHECK_ARGUMENT;
 use crate::build::request::{BuildRequest, DockerfileSource, Output};
 use crate::dockerfile::CheckOptions;
@@ -56,10 +56,13 @@ pub(super) fn resolve(
         [flag(&flags.parallel, "--parallel"), variable(variables::PARALLEL), file.parallel.clone()],
         parallel,
     )?;
-    let platform = first(
-        [flag(&flags.platform, "--platform"), variable(variables::PLATFORM), file.platform.clone()],
-        platform,
+    let typed = (!flags.platforms.is_empty()).then(|| flags.platforms.join(","));
+    let platforms = first(
+        [flag(&typed, "--platform"), variable(variables::PLATFORM), file.platform.clone()],
+        annotations::platforms,
     )?;
+    let platforms = platforms.map(|given| given.value).unwrap_or_default();
+    one_platform_for(&outputs, &platforms)?;
     let asked = first(
         [
             flag(&flags.compression, "--compression"),
@@ -77,7 +80,8 @@ pub(super) fn resolve(
         labels: labels(&flags.labels)?,
         secrets: secrets::secrets(&flags.secrets, environment)?,
         agents: secrets::agents(&flags.agents, environment)?,
-        platform: platform.map(|given| given.value),
+        platforms,
+        annotations: annotations::annotations(&flags.annotations)?,
         named_contexts: named_contexts(&flags.build_contexts)?,
         outputs,
         no_cache: first_switch(
@@ -103,7 +107,7 @@ pub(super) fn resolve(
 }
 
 /// Reads the value of a flag.
-fn each<'a, T>(
+pub(super) fn each<'a, T>(
     name: &'static str,
     text: &'a str,
     parse: impl FnOnce(&'a str) -> Result<T, Problem>,
@@ -236,10 +240,17 @@ fn named_contexts(
     Ok(contexts)
 }
 
-fn platform(text: &str) -> Result<Platform, Problem> {
-    if text.contains(',') {
-        return Err(Problem::new(text, "names several platforms, which is not supported yet")
-            .hint("build one at a time"));
+/// Sees that no output is asked to hold several platforms that can hold one.
+fn one_platform_for(outputs: &[Output], platforms: &[Platform]) -> Result<(), SettingsError> {
+    let holds_one = |output: &&Output| matches!(output, Output::Docker { .. } | Output::Tar { .. });
+    match outputs.iter().find(holds_one) {
+        Some(output) if platforms.len() > 1 => {
+            let kind = if matches!(output, Output::Docker { .. }) { "docker" } else { "tar" };
+            Err(conflict(
+                format!("an output of `type={kind}` holds one platform, and there are {}", platforms.len()),
+                "write `type=oci` or `type=local`, or build them one at a time",
+            ))
+        }
+        _ => Ok(()),
     }
-    text.parse().map_err(|error: crate::image::PlatformError| Problem::saying(error.to_string()))
 }

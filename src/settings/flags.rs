@@ -50,8 +50,10 @@ pub struct BuildFlags {
     pub secrets: Vec<String>,
     /// `--ssh`, each as typed.
     pub agents: Vec<String>,
-    /// `--platform`
-    pub platform: Option<String>,
+    /// `--platform`, each as typed.
+    pub platforms: Vec<String>,
+    /// `--annotation`, each as typed.
+    pub annotations: Vec<String>,
     /// `--output`, each as typed.
     pub outputs: Vec<String>,
     /// `--push`

@@ -131,11 +131,11 @@ pub const BUILD: &[Key] = &[
         "use nothing of what earlier builds have left",
     ),
     key(
-        Some("--platform OS/ARCH"),
+        Some("--platform OS/ARCH,…"),
         Some(variables::PLATFORM),
         Some("platform"),
         "this machine's",
-        "the platform to build for",
+        "the platforms to build for; several make an index",
     ),
     key(
         Some("--require-isolation"),

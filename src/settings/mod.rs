@@ -17,6 +17,7 @@
 //! 4. Nothing here reads the process's environment: [`Surroundings`] are handed in. Files are read (the configuration,
 //!    certificates), none is written but the state directory, which is made.
 
+mod annotations;
 mod build;
 mod call;
 mod contexts;

@@ -88,7 +88,7 @@ fn a_build_is_resolved_whole() {
         tags: strings(&["app", "app:latest", "r.example/app:1"]),
         build_args: strings(&["A=1", "TOKEN", "MISSING", "A=2", "EMPTY="]),
         labels: strings(&["a=1", "b", "a=2"]),
-        platform: Some("arm64".to_owned()),
+        platforms: vec!["arm64".to_owned()],
         build_contexts: strings(&["src=../src"]),
         outputs: strings(&["type=oci,dest=x.tar,compression=zstd"]),
         push: true,
@@ -105,7 +105,7 @@ fn a_build_is_resolved_whole() {
         [pair("A", "2"), pair("TOKEN", "t"), pair("EMPTY", ""), pair("SOURCE_DATE_EPOCH", "1700000000")]
     );
     assert_eq!(request.labels, [pair("a", "2"), pair("b", "")]);
-    assert_eq!(request.platform.unwrap().to_string(), "linux/arm64");
+    assert_eq!(request.platforms[0].to_string(), "linux/arm64");
     assert_eq!(request.outputs.len(), 2);
     assert!(matches!(&request.outputs[1], Output::Registry { names } if names == &request.tags));
     assert_eq!(request.compression, Compression::ZSTD);
@@ -135,7 +135,7 @@ fn the_epoch(
 #[case(BuildFlags { tags: strings(&["App"]), ..BuildFlags::default() }, "`--tag`: image name `App` must be lower case")]
 #[case(BuildFlags { outputs: strings(&["-", "type=oci,dest=-"]), ..BuildFlags::default() }, "two outputs go to standard output; write one of them to a file")]
 #[case(BuildFlags { outputs: strings(&["type=oci,dest=a,compression=zstd", "type=oci,dest=b,compression=gzip"]), ..BuildFlags::default() }, "two outputs want layers to be compressed in different ways, and they are made once; build twice; nothing is executed the second time")]
-#[case(BuildFlags { platform: Some("linux/amd64,linux/arm64".into()), ..BuildFlags::default() }, "`--platform`: `linux/amd64,linux/arm64` names several platforms, which is not supported yet; build one at a time")]
+#[case(BuildFlags { platforms: strings(&["linux/amd64,linux/arm64"]), outputs: strings(&["type=tar,dest=x"]), ..BuildFlags::default() }, "an output of `type=tar` holds one platform, and there are 2; write `type=oci` or `type=local`, or build them one at a time")]
 #[case(BuildFlags { context: Some("https://me:pw@example.com/x.git?ref=".into()), ..BuildFlags::default() }, "`CONTEXT`: `https://***@example.com/x.git?ref=` is not an address: `ref` has no value")]
 #[case(BuildFlags { build_args: strings(&["=x"]), ..BuildFlags::default() }, "`--build-arg`: `=x` has no name before the `=`")]
 fn builds_that_make_no_sense(#[case] flags: BuildFlags, #[case] expected: &str) {

@@ -25,7 +25,7 @@ pub const COMPRESSION: &str = "COFFERDAM_COMPRESSION";
 pub const REQUIRE_ISOLATION: &str = "COFFERDAM_REQUIRE_ISOLATION";
 /// Whether nothing of earlier builds is used: `1` or `0`.
 pub const NO_CACHE: &str = "COFFERDAM_NO_CACHE";
-/// The platform to build for.
+/// The platforms to build for, parted by commas.
 pub const PLATFORM: &str = "COFFERDAM_PLATFORM";
 
 /// All of ours.

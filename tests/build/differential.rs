@@ -14,8 +14,8 @@ use rstest::rstest;
 
 /// Registry and daemon for all cases: each build is small, starting them is not.
 pub(super) struct Judge {
-    registry: Registry,
-    buildkit: BuildKit,
+    pub(super) registry: Registry,
+    pub(super) buildkit: BuildKit,
 }
 
 pub(super) static JUDGE: LazyLock<Judge> = LazyLock::new(|| {

@@ -14,6 +14,7 @@ mod kept;
 mod kills;
 mod mistakes;
 mod mounts;
+mod platforms;
 mod pod;
 mod remote;
 
