@@ -1,12 +1,15 @@
 //! Applications as people have them, built, pushed, checked by other tools and run by another runtime.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use rstest::rstest;
 use serde_json::json;
 
-use crate::support::{Cofferdam, Http, Registry, layers, run_image, testdata};
-use crate::{build, run};
+use crate::support::{
+    Cofferdam, Http, Layer, Node, Registry, comparable_config, layers, run_image, testdata,
+};
+use crate::{build, differential, run};
 
 /// As root, and as a user without any privilege.
 fn builder(uid: Option<u32>) -> Cofferdam {
@@ -112,4 +115,86 @@ fn a_c_program_is_made_and_its_tests_are_a_target() {
     let (code, output) = run_image(&registry, "apps/c:1", &[]).wait(std::time::Duration::from_secs(30));
     assert_eq!(code, 0, "{output}");
     assert!(output.contains("78498"), "there are 78498 primes below a million: {output}");
+}
+
+#[rstest]
+#[case::as_root(None)]
+#[case::without_privileges(Some(1000))]
+fn a_django_application_answers(#[case] uid: Option<u32>) {
+    let (registry, cofferdam) = (Registry::start(), builder(uid));
+    let tag = format!("--tag={}", registry.reference("apps/django:1"));
+    let built = build(&cofferdam, &registry, &testdata("django-app"), &[&tag, "--push"]).succeeded();
+    is_right(&cofferdam, &registry, "apps/django:1", built.digest());
+    let container = run_image(&registry, "apps/django:1", &[]);
+    let answer = container.get(8000, "/?prices=20,22");
+    assert_eq!((answer.status, answer.json()["total"].as_u64()), (200, Some(42)));
+    let ours = files(&registry, "apps/django:1");
+    assert_eq!((ours["srv/data/README"].uid, ours["srv/data/README"].mode), (999, 0o750));
+    assert!(ours.contains_key("srv/static/admin/css/base.css"), "collectstatic");
+}
+
+/// The files of an image: its layers, one upon the other.
+fn files(registry: &Registry, name: &str) -> Layer {
+    let mut files = Layer::new();
+    for layer in layers(registry, name) {
+        for path in layer.keys() {
+            let (parent, last) = path.rsplit_once('/').unwrap_or(("", path));
+            let below =
+                |directory: &str| if directory.is_empty() { String::new() } else { format!("{directory}/") };
+            let gone = match last.strip_prefix(".wh.") {
+                Some(".wh..opq") => below(parent),
+                Some(removed) => format!("{}{removed}", below(parent)),
+                None => continue,
+            };
+            files.retain(|known, _| known != &gone && !known.starts_with(&below(gone.trim_end_matches('/'))));
+        }
+        let is_whiteout = |path: &str| path.rsplit('/').next().is_some_and(|last| last.starts_with(".wh."));
+        files.extend(layer.into_iter().filter(|(path, _)| !is_whiteout(path)));
+    }
+    files
+}
+
+/// What two builds of an application leave, file by file, apart from times, bytecode, and what each run writes anew.
+#[rstest]
+#[case::node("node-app", &[])]
+#[case::go("go-service", &[])]
+#[case::c("c-program", &[])]
+#[case::django("django-app", &[])]
+#[case::debian("debian-tools", &["etc/shadow", "etc/shadow-", "var/cache/debconf/", "var/lib/dpkg/status-old", "etc/ld.so.cache"])]
+fn an_application_is_what_buildkit_makes(#[case] application: &str, #[case] changing: &[&str]) {
+    let differential::Judge { registry, buildkit } = &*differential::JUDGE;
+    let (theirs, ours) = (format!("theirs/{application}:1"), format!("ours/{application}:1"));
+    buildkit
+        .build(&testdata(application))
+        .push(&registry.reference(&theirs))
+        .option("--opt=attest:provenance=disabled=true")
+        .run()
+        .unwrap_or_else(|log| panic!("BuildKit cannot build it:\n{log}"));
+    let tag = format!("--tag={}", registry.reference(&ours));
+    build(&Cofferdam::as_uid(1000), registry, &testdata(application), &[&tag, "--push"]).succeeded();
+    let config = |name: &str| comparable_config(registry.config(name));
+    assert_eq!(config(&theirs), config(&ours));
+    let (theirs, ours) = (files(registry, &theirs), files(registry, &ours));
+    let text = |files: &Layer, path: &str| {
+        let node = files.get(path)?;
+        let is_changing =
+            path.contains("__pycache__") || changing.iter().any(|prefix| path.starts_with(prefix));
+        let content = if is_changing && node.kind == "file" { "another each time" } else { &node.content };
+        let Node { kind, mode, uid, gid, xattrs, .. } = node;
+        Some(format!("{kind} {mode:o} {uid}:{gid} {content} {xattrs:?}"))
+    };
+    let paths: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
+    let differ = |path: &&&String| text(&theirs, path) != text(&ours, path);
+    let different: Vec<String> = paths
+        .iter()
+        .filter(differ)
+        .map(|path| format!("/{path}: theirs {:?}, ours {:?}", text(&theirs, path), text(&ours, path)))
+        .collect();
+    assert!(
+        different.is_empty(),
+        "{} of {} files differ:\n{}",
+        different.len(),
+        paths.len(),
+        different.join("\n")
+    );
 }
