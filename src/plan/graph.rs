@@ -47,6 +47,8 @@ pub struct Wanted {
 pub(super) struct Node<'a> {
     pub name: Option<String>,
     pub base: Base,
+    /// The named context whose files the stage begins with, if its base is a directory.
+    pub files: Option<String>,
     /// The platform: what `--platform` says, else the base stage's, else the target's.
     pub platform: Platform,
     pub from: &'a FromInstruction,
@@ -212,13 +214,28 @@ impl<'a> Graph<'a> {
             Some(context) => (self.named_base(&context, platform.as_ref(), from.image.span)?, &[][..]),
             None => (self.base(&base_name.text, platform.as_ref(), from.image.span)?, instructions),
         };
+        let named = match name.filter(|name| self.options.named_contexts.contains_key(*name)) {
+            Some(name) => Some(name.to_owned()),
+            None => self.named_context_key(&base_name.text),
+        };
+        let is_directory = |name: &String| self.options.named_contexts.get(name) == Some(&Named::Directory);
+        let files = named.filter(|_| base == Base::Scratch).filter(is_directory);
         let inherited = match base {
             Base::Stage(index) => self.nodes.get(index).map(|node| node.platform.clone()),
             Base::Scratch | Base::Image(_) => None,
         };
         let platform = inherited.or(platform).unwrap_or_else(|| self.target_platform.clone());
         let name = name.map(str::to_owned);
-        Ok(Node { name, base, platform, from, instructions, triggers: Vec::new(), triggers_known: false })
+        Ok(Node {
+            name,
+            base,
+            files,
+            platform,
+            from,
+            instructions,
+            triggers: Vec::new(),
+            triggers_known: false,
+        })
     }
 
     fn platform(&self, word: &crate::dockerfile::Word) -> Result<Platform, Diagnostic> {
@@ -255,11 +272,8 @@ impl<'a> Graph<'a> {
                 Some(index) => Ok(Base::Stage(index)),
                 None => Err(self.no_such_stage(target, span)),
             },
-            Named::Directory => {
-                let message = "a named context that is a directory cannot be the base of a stage yet";
-                Err(Diagnostic::error(message, span)
-                    .hint("copy from it with `COPY --from=NAME` into `FROM scratch`"))
-            }
+            // Its files are the first step of the stage.
+            Named::Directory => Ok(Base::Scratch),
         }
     }
 
@@ -287,7 +301,10 @@ impl<'a> Graph<'a> {
             return Ok(Source::Stage(index));
         }
         match self.named_context(name).cloned() {
-            Some(Named::Directory) => return Ok(Source::NamedContext(name.to_owned())),
+            Some(Named::Directory) => {
+                let name = self.named_context_key(name).unwrap_or_else(|| name.to_owned());
+                return Ok(Source::NamedContext(name));
+            }
             Some(Named::Target(target)) => {
                 let index = self.stage_named(&target).ok_or_else(|| self.no_such_stage(&target, span))?;
                 return Ok(Source::Stage(index));
@@ -311,13 +328,18 @@ impl<'a> Graph<'a> {
     /// A named context by what stands in the Dockerfile: `alpine`, `alpine:latest` and `docker.io/library/alpine` are
     /// one name.
     fn named_context(&self, name: &str) -> Option<&Named> {
+        self.options.named_contexts.get(&self.named_context_key(name)?)
+    }
+
+    /// What the context is called that a name means.
+    fn named_context_key(&self, name: &str) -> Option<String> {
         let contexts = &self.options.named_contexts;
+        if contexts.contains_key(name) {
+            return Some(name.to_owned());
+        }
         let normal = |name: &str| name.parse::<Reference>().ok().map(Reference::or_latest);
-        let wanted = normal(name);
-        contexts.get(name).or_else(|| {
-            let same = |known: &str| wanted.is_some() && normal(known) == wanted;
-            contexts.iter().find(|(known, _)| same(known)).map(|(_, context)| context)
-        })
+        let wanted = normal(name)?;
+        contexts.keys().find(|known| normal(known).as_ref() == Some(&wanted)).cloned()
     }
 
     fn reference(&self, name: &str, span: Span) -> Result<Reference, Diagnostic> {

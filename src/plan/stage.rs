@@ -48,6 +48,7 @@ pub(super) fn draft(
     let mut draft = Draft::begin(graph, &node, index, drafts);
     let mut survey = Survey::begin(graph, &node, drafts);
     let total = usize::from(matches!(node.base, Base::Image(_)))
+        + usize::from(node.files.is_some())
         + node
             .triggers
             .iter()
@@ -65,6 +66,12 @@ pub(super) fn draft(
         warnings,
     };
     let span = node.from.image.span;
+    if let Some(context) = &node.files {
+        let files = whole(context, span);
+        writer.step(&mut draft, &node.from.original, node.from.span, Operation::Transfer(files));
+        // BuildKit has no entry for it, and in the end one too few, which it invents.
+        draft.history(format!("FROM {context} # buildkit"), true);
+    }
     for trigger in &node.triggers {
         writer.in_trigger = true;
         survey.look(writer.graph, &draft, trigger, Some(node.from.span));
@@ -80,6 +87,25 @@ pub(super) fn draft(
     }
     draft.survey = survey;
     Ok(draft)
+}
+
+/// All files of a named context, for a stage that begins with them.
+fn whole(context: &str, span: Span) -> Transfer {
+    Transfer {
+        name: "FROM",
+        source: Source::NamedContext(context.to_owned()),
+        paths: vec![("/".to_owned(), span)],
+        remotes: BTreeMap::new(),
+        inline: Vec::new(),
+        destination: "/".to_owned(),
+        destination_span: span,
+        chown: None,
+        chmod: None,
+        exclude: Vec::new(),
+        parents: false,
+        link: false,
+        unpack: Unpack::Never,
+    }
 }
 
 fn makes_layer(instruction: &Instruction) -> bool {

@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use crate::support::{BuildKit, Cofferdam, Layer, Registry, comparable_config, layers};
+use crate::support::{Build, BuildKit, Cofferdam, Layer, Registry, comparable_config, layers};
 use rstest::rstest;
 
 /// Registry and daemon for all cases: each build is small, starting them is not.
@@ -288,11 +288,36 @@ fn is_what_buildkit_makes(#[case] dockerfile: &str) {
     compare(&JUDGE, directory.path(), dockerfile);
 }
 
-pub(super) fn compare(Judge { registry, buildkit }: &Judge, context: &Path, dockerfile: &str) {
+/// A stage that begins with the files of a directory.
+#[test]
+fn a_directory_as_a_base_is_what_buildkit_makes() {
+    let directory = tempfile::tempdir().unwrap();
+    context(directory.path());
+    let dockerfile = "FROM files AS one\nCOPY app.py /new/\nENV A=b\nFROM one\nCOPY --from=files src /again\nFROM other\nCOPY --from=1 /again /again\n";
+    std::fs::write(directory.path().join("Dockerfile"), dockerfile).unwrap();
+    compare_with(&JUDGE, directory.path(), dockerfile, &["files", "other"]);
+}
+
+pub(super) fn compare(judge: &'static Judge, context: &Path, dockerfile: &str) {
+    compare_with(judge, context, dockerfile, &[]);
+}
+
+/// `named` are the names that the context has besides.
+fn compare_with(
+    Judge { registry, buildkit }: &'static Judge,
+    context: &Path,
+    dockerfile: &str,
+    named: &[&str],
+) {
     let case = context.file_name().unwrap().to_string_lossy().trim_start_matches('.').to_lowercase();
     let (theirs, ours) = (&*format!("theirs/{case}:1"), &*format!("ours/{case}:1"));
-    buildkit
-        .build(context)
+    let of_names = |build: Build<'static>, name: &&str| {
+        let local = format!("--local={name}={}", context.display());
+        build.option(&local).option(&format!("--opt=context:{name}=local:{name}"))
+    };
+    named
+        .iter()
+        .fold(buildkit.build(context), of_names)
         .push(&registry.reference(theirs))
         .option("--opt=attest:provenance=disabled=true")
         .option(&format!("--secret=id=token,src={}", context.join("secret.key").display()))
@@ -305,10 +330,17 @@ pub(super) fn compare(Judge { registry, buildkit }: &Judge, context: &Path, dock
         .arg(format!("--secret=id=token,src={}", context.join("secret.key").display()))
         .arg(format!("--tag={}", registry.reference(ours)))
         .arg(format!("--registry-mirror=docker.io=http://{}", registry.address()))
+        .args(named.iter().map(|name| format!("--build-context={name}={}", context.display())))
         .arg(context)
         .assert()
         .success();
-    let (their_config, our_config) = (registry.config(theirs), registry.config(ours));
+    let (mut their_config, mut our_config) = (registry.config(theirs), registry.config(ours));
+    if !named.is_empty() {
+        // A base that is a directory has an entry of its own in our history, and none in BuildKit's.
+        for config in [&mut their_config, &mut our_config] {
+            config["history"] = serde_json::json!([]);
+        }
+    }
     let pretty = |config| serde_json::to_string_pretty(&comparable_config(config)).unwrap();
     let (their_config, our_config) = (pretty(their_config), pretty(our_config));
     let changed: Vec<String> = (their_config.lines().zip(our_config.lines()))
