@@ -176,7 +176,7 @@ impl Tree {
 
 fn describe(name: &str, node: &Node, names: Option<&BTreeSet<&str>>) -> String {
     let Node { kind, mode, uid, gid, content, xattrs, mtime } = node;
-    let mut line = format!("{kind} /{name} {mode:o} {uid}:{gid}");
+    let mut line = format!("{kind} /{} {mode:o} {uid}:{gid}", name.escape_debug());
     if !content.is_empty() {
         line.push_str(&format!(" {content}"));
     }

@@ -65,9 +65,9 @@ impl Ours {
     }
 }
 
-/// The line that the error, which is the last thing said, points at.
+/// The line that the first error points at. Lines of steps and of progress do not begin so.
 fn place(stderr: &str) -> Option<(usize, usize)> {
-    let error = stderr.rfind("\nerror").map_or(0, |at| at + 1);
+    let error = if stderr.starts_with("error") { 0 } else { stderr.find("\nerror")? };
     let (_, place) = stderr[error..].split_once(" --> ")?;
     let line = place.lines().next()?.rsplit(':').nth(1)?.parse().ok()?;
     Some((line, line))
