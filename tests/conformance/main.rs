@@ -41,7 +41,6 @@ macro_rules! areas {
     };
 }
 
-// Those that take longest come first: tests are begun in the order of their names, but read in this one.
 areas![
     add,
     arg,
