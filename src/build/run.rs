@@ -50,8 +50,8 @@ pub(super) fn run(
     cancel: &Cancellation,
 ) -> Result<Ended, BuildError> {
     root.take_snapshot()?;
-    // Container engines make the working directory of a process where it is missing.
-    root.ensure_directory(Path::new(&run.directory))?;
+    // Container engines make the working directory of a process where it is missing, and BuildKit gives it to the process.
+    root.ensure_directory(Path::new(&run.directory), user.uid, user.gid)?;
     let last = Arc::new(Mutex::new(LastLines::default()));
     let ended =
         sandbox.start(root, &step(run, mounts, user)).and_then(|running| watch(running, live, cancel, &last));

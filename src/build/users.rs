@@ -10,7 +10,8 @@ pub struct User {
     pub uid: u32,
     /// Group ID.
     pub gid: u32,
-    /// Supplementary groups, where no group was asked for by name.
+    /// Supplementary groups: the group itself, as container engines have it, and where none was asked for those that the user
+    /// is a member of.
     pub groups: Vec<u32>,
     /// Home directory; `/` if the image does not know the user.
     pub home: String,
@@ -85,6 +86,9 @@ pub fn look_up(wanted: &str, passwd: &str, group: &str) -> Result<User, String> 
             }
         }
     }
+    if !user.groups.contains(&user.gid) {
+        user.groups.insert(0, user.gid);
+    }
     Ok(user)
 }
 
@@ -97,17 +101,17 @@ mod tests {
     const GROUP: &str = "root:x:0:\nadm:x:4:www,syslog\nwww:x:34:\nstaff:x:50:www\n";
 
     #[rstest]
-    #[case("", 0, 0, &[], "/root")]
-    #[case("root", 0, 0, &[], "/root")]
-    #[case("www", 33, 34, &[4, 50], "/var/www")]
-    #[case("33", 33, 34, &[4, 50], "/var/www")]
-    #[case("www:staff", 33, 50, &[], "/var/www")]
-    #[case("www:77", 33, 77, &[], "/var/www")]
-    #[case("www:", 33, 34, &[4, 50], "/var/www")]
-    #[case("1000", 1000, 0, &[], "/")]
-    #[case("1000:1001", 1000, 1001, &[], "/")]
-    #[case(":staff", 0, 50, &[], "/root")]
-    #[case("1234", 7, 7, &[], "/seven")]
+    #[case("", 0, 0, &[0], "/root")]
+    #[case("root", 0, 0, &[0], "/root")]
+    #[case("www", 33, 34, &[34, 4, 50], "/var/www")]
+    #[case("33", 33, 34, &[34, 4, 50], "/var/www")]
+    #[case("www:staff", 33, 50, &[50], "/var/www")]
+    #[case("www:77", 33, 77, &[77], "/var/www")]
+    #[case("www:", 33, 34, &[34, 4, 50], "/var/www")]
+    #[case("1000", 1000, 0, &[0], "/")]
+    #[case("1000:1001", 1000, 1001, &[1001], "/")]
+    #[case(":staff", 0, 50, &[50], "/root")]
+    #[case("1234", 7, 7, &[7], "/seven")]
     fn looks_up(
         #[case] wanted: &str,
         #[case] uid: u32,
@@ -129,7 +133,10 @@ mod tests {
 
     #[test]
     fn an_image_without_the_files_has_root_and_numbers() {
-        assert_eq!(look_up("", "", "").unwrap(), User { home: "/".into(), ..User::default() });
+        assert_eq!(
+            look_up("", "", "").unwrap(),
+            User { home: "/".into(), groups: vec![0], ..User::default() }
+        );
         assert_eq!(look_up("5:6", "", "").unwrap().gid, 6);
         assert!(look_up("www", "", "").is_err());
     }

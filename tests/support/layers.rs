@@ -8,6 +8,9 @@ use serde_json::Value;
 use super::image::sha256;
 use super::registry::Registry;
 
+/// Texts up to this size, in bytes, are told as they are.
+const SHORT: usize = 160;
+
 /// What a layer says of one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -16,7 +19,7 @@ pub struct Node {
     pub mode: u32,
     pub uid: u64,
     pub gid: u64,
-    /// Of a file its digest and size, of a link its target, of a device its numbers.
+    /// Of a file its content if that is a short text, else its size and digest; of a link its target, of a device its numbers.
     pub content: String,
     /// Extended attributes.
     pub xattrs: BTreeMap<String, Vec<u8>>,
@@ -31,18 +34,18 @@ pub type Layer = BTreeMap<String, Node>;
 pub fn layers(registry: &Registry, name: &str) -> Vec<Layer> {
     let manifest = registry.manifest(name);
     let layers = manifest["layers"].as_array().expect("layers");
-    layers
-        .iter()
-        .map(|descriptor| {
-            let path = registry.blob_path(descriptor["digest"].as_str().expect("a digest"));
-            let file = std::fs::File::open(path).expect("the blob");
-            match descriptor["mediaType"].as_str().expect("a media type") {
-                kind if kind.ends_with("gzip") => read_layer(flate2::read::MultiGzDecoder::new(file)),
-                kind if kind.ends_with("zstd") => read_layer(zstd::Decoder::new(file).expect("zstd")),
-                _ => read_layer(file),
-            }
-        })
-        .collect()
+    layers.iter().map(|descriptor| layer(registry, descriptor)).collect()
+}
+
+/// The layer that a manifest describes so.
+pub fn layer(registry: &Registry, descriptor: &Value) -> Layer {
+    let path = registry.blob_path(descriptor["digest"].as_str().expect("a digest"));
+    let file = std::fs::File::open(path).expect("the blob");
+    match descriptor["mediaType"].as_str().expect("a media type") {
+        kind if kind.ends_with("gzip") => read_layer(flate2::read::MultiGzDecoder::new(file)),
+        kind if kind.ends_with("zstd") => read_layer(zstd::Decoder::new(file).expect("zstd")),
+        _ => read_layer(file),
+    }
 }
 
 /// The names in an uncompressed archive.
@@ -66,7 +69,7 @@ pub fn read_layer(source: impl Read) -> Layer {
             tar::EntryType::Regular | tar::EntryType::GNUSparse => {
                 let mut bytes = Vec::new();
                 entry.read_to_end(&mut bytes).expect("its content");
-                ("file", format!("{} bytes {}", bytes.len(), sha256(&bytes)))
+                ("file", describe(&bytes))
             }
             tar::EntryType::Directory => ("directory", String::new()),
             tar::EntryType::Symlink => ("symlink", target.expect("a target")),
@@ -89,6 +92,14 @@ pub fn read_layer(source: impl Read) -> Layer {
         layer.insert(name, node);
     }
     layer
+}
+
+/// Equal for equal contents, and of short texts to be read.
+fn describe(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.len() <= SHORT => format!("{text:?}"),
+        _ => format!("{} bytes {}", bytes.len(), sha256(bytes)),
+    }
 }
 
 fn device(header: &tar::Header) -> String {

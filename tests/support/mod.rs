@@ -32,7 +32,7 @@ pub use container::{Container, run_image};
 pub use fixture::{Fixture, eventually, part, script};
 pub use http::{Http, Response};
 pub use image::{TestImage, sha256};
-pub use layers::{Layer, Node, comparable_config, layers, read_layer};
+pub use layers::{Layer, Node, comparable_config, layer, layers, read_layer};
 pub use registry::{Options as RegistryOptions, Registry, Request};
 pub use scratch::Scratch;
 pub use user::Unprivileged;

@@ -38,7 +38,7 @@ impl Root {
         let old = known.take().unwrap_or_default();
         let covered = std::mem::take(&mut *self.covered());
         let (new, differences) = self.scan(Some(&old), &covered)?;
-        self.expect_untouched(&differences)?;
+        self.expect_untouched(&old, &differences)?;
         self.write_differences(&differences, writer)?;
         *known = Some(new);
         Ok(())
@@ -52,7 +52,7 @@ impl Root {
         let known = self.snapshot();
         let nothing = HashSet::new();
         if let Some(known) = known.as_ref().filter(|_| self.taken_up.is_some()) {
-            self.expect_untouched(&self.scan(Some(known), &nothing)?.1)?;
+            self.expect_untouched(known, &self.scan(Some(known), &nothing)?.1)?;
         }
         self.write_differences(&self.scan(Some(&Snapshot::default()), &nothing)?.1, writer)
     }
@@ -64,14 +64,22 @@ impl Root {
     }
 
     /// What differs in a root that was kept must have changed since it was taken up again, for nobody had any business
-    /// with it before.
-    pub(super) fn expect_untouched(&self, differences: &[Difference]) -> Result<(), RootError> {
+    /// with it before. What lies in a directory that a step has renamed is elsewhere, and did not change.
+    fn expect_untouched(&self, old: &Snapshot, differences: &[Difference]) -> Result<(), RootError> {
         let Some(since) = self.taken_up else { return Ok(()) };
-        let early = differences.iter().find(|difference| match &difference.what {
-            What::Gone => false,
-            What::File(stat) | What::Directory { stat, .. } => ctime(stat) < since,
+        let early = differences.iter().filter_map(|difference| match &difference.what {
+            What::File(stat) | What::Directory { stat, .. } if ctime(stat) < since => {
+                Some((difference, stat))
+            }
+            _ => None,
         });
-        early.map_or(Ok(()), |difference| Err(RootError::Touched(difference.path.clone())))
+        let early: Vec<(&Difference, &Stat)> = early.collect();
+        if early.is_empty() {
+            return Ok(());
+        }
+        let known = old.inodes();
+        let early = early.into_iter().find(|(_, stat)| !known.contains(&(stat.st_ino, ctime(stat))));
+        early.map_or(Ok(()), |(difference, _)| Err(RootError::Touched(difference.path.clone())))
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{self as rfs, Mode, OFlags, ResolveFlags, Stat};
 
-use super::ledger::{Ledger, inode_key};
+use super::ledger::{Ledger, Record, inode_key};
 use super::step::path_of;
 use super::sys::{FileIdentity, SharedMemory};
 use crate::layer::TreePath;
@@ -106,18 +106,18 @@ impl Root {
         })
     }
 
-    /// Makes the directory `path` (absolute), and those above it, where they are missing: root's, mode 0755.
+    /// Makes the directory `path` (absolute), and those above it, where they are missing: of `uid` and `gid`, mode 0755.
     ///
     /// # Errors
-    /// If something on the way is no directory.
-    pub fn ensure_directory(&self, path: &Path) -> Result<(), RootError> {
+    /// If something on the way is no directory, or the ledger is full.
+    pub fn ensure_directory(&self, path: &Path, uid: u32, gid: u32) -> Result<(), RootError> {
         let shown = || TreePath::clean(path.as_os_str().as_bytes()).unwrap_or_default();
         let _identity = FileIdentity::assume(self.owner.uid, self.owner.gid)
             .map_err(RootError::at("act as the owner of", &shown()))?;
-        self.make_directories(path).map_err(RootError::at("make the directory", &shown()))
+        self.make_directories(path, uid, gid).map_err(RootError::at("make the directory", &shown()))
     }
 
-    fn make_directories(&self, path: &Path) -> io::Result<()> {
+    fn make_directories(&self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open =
             |path: &Path| rfs::openat2(&self.directory, path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
@@ -127,11 +127,17 @@ impl Root {
             Err(error) => return Err(error.into()),
         }
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
-        self.make_directories(above)?;
+        self.make_directories(above, uid, gid)?;
         let above = open(above)?;
         rfs::mkdirat(&above, name, Mode::from_raw_mode(0o755))?;
         let stat = rfs::statat(&above, name, rfs::AtFlags::SYMLINK_NOFOLLOW)?;
         self.note_new(&stat);
+        if (uid, gid) != (0, 0)
+            && let Some(key) = inode_key(&self.devices, stat.st_dev, stat.st_ino)
+        {
+            let entry = self.ledger().entry(key).ok_or(rustix::io::Errno::NOSPC)?;
+            entry.set(Record { uid, gid, mode: stat.st_mode, device: 0 });
+        }
         Ok(())
     }
 

@@ -116,6 +116,12 @@ impl Snapshot {
         found
     }
 
+    /// Every inode, as it was when its ctime was this: whatever it is called, with the same ctime it is what it was.
+    pub fn inodes(&self) -> HashSet<(u64, i64)> {
+        let directories = self.directories.iter().map(|known| (known.inode, known.ctime));
+        self.files.iter().map(|known| (known.inode, known.ctime)).chain(directories).collect()
+    }
+
     fn name(&self, known: &Known) -> &[u8] {
         let (start, length) = (known.name.0 as usize, known.name.1 as usize);
         self.names.get(start..start + length).unwrap_or_default()
