@@ -6,6 +6,12 @@ use super::pattern::{self, Pattern};
 use super::template::{Operator, Part};
 use super::{ExpandError, ExpandErrorKind, Lookup};
 
+/// The longest value of a variable, in bytes. Linux hands programs none above 128 KiB (`MAX_ARG_STRLEN`); each replacement in
+/// another can be as many times as long, so that without a limit some lines fill the memory.
+const LONGEST_VALUE: usize = 1 << 20;
+/// The longest text that a word can become: a heredoc can be long.
+const LONGEST_TEXT: usize = 64 << 20;
+
 /// What a result is for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Style {
@@ -105,6 +111,9 @@ impl State<'_, '_> {
                         Fault::Here(kind) => ExpandError { kind, at: at.clone() },
                         Fault::Inside(error) => error,
                     })?;
+                    if value.len() > LONGEST_VALUE || out.text.len() + value.len() > LONGEST_TEXT {
+                        return Err(ExpandError { kind: ExpandErrorKind::TooLong, at: at.clone() });
+                    }
                     out.split(&value);
                 }
             }
@@ -167,7 +176,9 @@ impl State<'_, '_> {
                 match self.look_up(name, || format!("${{{name}/{pattern}/{with}}}")) {
                     Ok(value) => {
                         let compiled = Pattern::parse(&pattern).map_err(|letter| bad(&pattern, letter))?;
-                        Ok(pattern::replace(&compiled, &value.unwrap_or_default(), &with, *all))
+                        let value = value.unwrap_or_default();
+                        pattern::replace(&compiled, &value, &with, *all, LONGEST_VALUE)
+                            .ok_or(Fault::Here(ExpandErrorKind::TooLong))
                     }
                     Err(kept) => kept.text(),
                 }

@@ -141,6 +141,9 @@ pub enum ExpandErrorKind {
     /// `${a:-${b:-${c:-…}}}` without end.
     #[error("more than {MAX_DEPTH} `${{…}}` are nested in each other")]
     TooDeep,
+    /// Replacements in replacements, or a variable that is set to itself several times over and over.
+    #[error("the value is too long: a variable can hold 1 MiB, and all of a word 64 MiB")]
+    TooLong,
 }
 
 impl ExpandErrorKind {
@@ -152,7 +155,7 @@ impl ExpandErrorKind {
                 Some("supported are `:-` `-` `:+` `+` `:?` `?` `#` `##` `%` `%%` `/` and `//`")
             }
             Self::BadPattern { .. } => Some("only `*`, `?`, `\\`, `}` and `/` are escaped in a pattern"),
-            Self::Unclosed(_) | Self::Required { .. } | Self::TooDeep => None,
+            Self::Unclosed(_) | Self::Required { .. } | Self::TooDeep | Self::TooLong => None,
         }
     }
 }

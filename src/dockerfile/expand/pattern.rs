@@ -108,7 +108,9 @@ pub(super) fn strip_suffix(pattern: &Pattern, value: &str, longest: bool) -> Str
 ///
 /// Where all are replaced, BuildKit hands `with` to Go's regular expressions as a template, so `$0` in it (a `$` that
 /// a variable brought or that was escaped) is the matched text, `$$` is `$`, and other groups are empty.
-pub(super) fn replace(pattern: &Pattern, value: &str, with: &str, all: bool) -> String {
+///
+/// `None` if that would be longer than `most` bytes.
+pub(super) fn replace(pattern: &Pattern, value: &str, with: &str, all: bool, most: usize) -> Option<String> {
     let letters: Vec<char> = value.chars().collect();
     let ends = pattern.ends(&letters, true);
     let piece = |from: usize, to: usize| letters.get(from..to).unwrap_or(&[]);
@@ -123,6 +125,9 @@ pub(super) fn replace(pattern: &Pattern, value: &str, with: &str, all: bool) -> 
         } else if end > copied || start == 0 {
             out.push_str(&fill_template(with, &piece(start, end).iter().collect::<String>()));
         }
+        if out.len() > most {
+            return None;
+        }
         copied = end;
         if !all {
             break;
@@ -130,7 +135,7 @@ pub(super) fn replace(pattern: &Pattern, value: &str, with: &str, all: bool) -> 
         from = end.max(from + 1);
     }
     out.extend(piece(copied, letters.len()));
-    out
+    Some(out).filter(|out| out.len() <= most)
 }
 
 fn first_match(ends: &[Option<usize>], from: usize) -> Option<(usize, usize)> {

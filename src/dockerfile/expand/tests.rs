@@ -146,6 +146,18 @@ fn nesting_is_bounded() {
 }
 
 #[test]
+fn replacements_in_replacements_do_not_fill_the_memory() {
+    let nested = format!("{}a{}", "${v//?/".repeat(30), "}".repeat(30));
+    let word = Word::new(nested.clone(), Span::new(0, nested.len()), Syntax::Shell(Escape::Backslash));
+    let error = word.expand(&|_| Some("aaaaaaaa".to_owned())).unwrap_err();
+    assert_eq!(error.kind, ExpandErrorKind::TooLong);
+    let doubled = Word::new("$v$v", Span::new(0, 4), Syntax::Shell(Escape::Backslash));
+    assert_eq!(doubled.expand(&|_| Some("a".repeat(1 << 20))).unwrap().text.len(), 2 << 20);
+    let error = doubled.expand(&|_| Some("a".repeat((1 << 20) + 1))).unwrap_err();
+    assert_eq!(error.kind, ExpandErrorKind::TooLong);
+}
+
+#[test]
 fn verbatim_words_have_no_variables() {
     let word = Word::new("$a '${", Span::default(), Syntax::Verbatim);
     assert!(word.is_plain());
