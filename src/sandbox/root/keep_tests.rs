@@ -192,6 +192,33 @@ fn a_root_that_was_touched_meanwhile_is_found_out() {
     assert!(cut.is_err());
 }
 
+/// What lies in a directory that a step renames is elsewhere afterwards, with the times of before.
+#[test]
+fn a_step_may_rename_a_directory_of_a_kept_root_and_nobody_else_may() {
+    let bench = Bench::new();
+    let layers = image(&bench);
+    let changes = |renamed_before: bool| {
+        let root = filled(&bench, &layers);
+        root.write_state("label").unwrap();
+        let rename = |root: &Root| fs::rename(root.path().join("srv"), root.path().join("served")).unwrap();
+        if !renamed_before {
+            let (root, _) = restored(&bench, root, &layers).unwrap();
+            rename(&root);
+            return root.write_changes(&mut bench.writer()).map(|_| true);
+        }
+        let (root, _) = restored(&bench, root, &layers).unwrap();
+        let (place, owner) = (root.path().parent().unwrap().to_owned(), root.owner());
+        root.write_state("label").unwrap();
+        rename(&root);
+        drop(root);
+        // The clock of ctimes has to go on before the root is taken up again.
+        std::thread::sleep(Duration::from_millis(20));
+        Root::take_up(&place, owner).unwrap().write_changes(&mut bench.writer()).map(|_| true)
+    };
+    assert!(changes(false).unwrap());
+    assert!(matches!(changes(true), Err(RootError::Touched(_))));
+}
+
 #[test]
 fn a_scan_by_many_threads_finds_what_is_there() {
     let bench = Bench::new();
