@@ -1,13 +1,14 @@
 //! The finished image: configuration and manifest, of layers that are there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use oci_spec::image::{ImageManifestBuilder, MediaType};
+use serde::Serialize;
 
 use super::error::BuildError;
 use super::layers::Layer;
 use super::request::{Annotation, AnnotationPlace};
-use crate::image::{Descriptor, Digest, History, ImageConfig, ImageIndex, Platform, media_type};
+use crate::image::{Descriptor, Digest, History, ImageConfig, Platform, media_type};
 
 /// A configuration and a manifest, as bytes.
 #[derive(Debug, Clone)]
@@ -43,17 +44,14 @@ impl Image {
         let config = serde_json::to_vec(&config).map_err(serialising)?;
         let config_digest = Digest::of(&config);
         let config_type = MediaType::from(media_type::OCI_CONFIG);
-        let mut builder = ImageManifestBuilder::default();
-        if !annotations.is_empty() {
-            builder = builder.annotations(annotations.into_iter().collect::<HashMap<_, _>>());
-        }
-        let manifest = builder
+        let manifest = ImageManifestBuilder::default()
             .schema_version(2_u32)
             .media_type(media_type::OCI_MANIFEST)
             .config(Descriptor::new(config_type, config.len() as u64, config_digest))
             .layers(layers.iter().map(Layer::descriptor).collect::<Vec<_>>())
             .build()
             .map_err(|error| BuildError::refused(format!("cannot make the manifest: {error}")))?;
+        let manifest = Ordered { document: manifest, annotations };
         let manifest = serde_json::to_vec(&manifest).map_err(serialising)?;
         let digest = Digest::of(&manifest);
         Ok(Self { config, config_digest, manifest, digest, layers })
@@ -104,18 +102,11 @@ impl Product {
         let descriptor = |(platform, image): &(Platform, Image)| {
             let mut descriptor = image.descriptor();
             descriptor.set_platform(Some(platform.into()));
-            annotate(&mut descriptor, of(annotations, AnnotationPlace::ManifestDescriptor, Some(platform)));
-            descriptor
+            let annotations = of(annotations, AnnotationPlace::ManifestDescriptor, Some(platform));
+            Ordered { document: descriptor, annotations }
         };
-        let mut index = ImageIndex::default();
-        index.set_schema_version(2);
-        index.set_media_type(Some(media_type::OCI_INDEX.into()));
-        index.set_manifests(product.images.iter().map(descriptor).collect());
-        let own = of(annotations, AnnotationPlace::Index, None);
-        if !own.is_empty() {
-            index.set_annotations(Some(own.into_iter().collect()));
-        }
-        let bytes = serde_json::to_vec(&index).map_err(serialising)?;
+        let descriptors = product.images.iter().map(descriptor).collect();
+        let bytes = index(descriptors, of(annotations, AnnotationPlace::Index, None)).map_err(serialising)?;
         let digest = Digest::of(&bytes);
         product.index = Some((bytes, digest));
         product.annotations = of(annotations, AnnotationPlace::IndexDescriptor, None);
@@ -142,16 +133,41 @@ impl Product {
     /// The descriptor of the document.
     pub fn descriptor(&self) -> Descriptor {
         let (media_type, bytes, digest) = self.document();
-        let mut descriptor = Descriptor::new(MediaType::from(media_type), bytes.len() as u64, digest);
-        annotate(&mut descriptor, self.annotations.clone());
-        descriptor
+        Descriptor::new(MediaType::from(media_type), bytes.len() as u64, digest)
+    }
+
+    /// The same with its annotations, and those of `more`, for a layout.
+    pub fn annotated(&self, more: impl IntoIterator<Item = (String, String)>) -> Ordered<Descriptor> {
+        let mut annotations = self.annotations.clone();
+        annotations.extend(more);
+        Ordered { document: self.descriptor(), annotations }
     }
 }
 
-fn annotate(descriptor: &mut Descriptor, annotations: BTreeMap<String, String>) {
-    if !annotations.is_empty() {
-        descriptor.set_annotations(Some(annotations.into_iter().collect()));
+/// A document of the OCI with its annotations in the order of their names: the library keeps them in a hash map, which has
+/// another order in each process.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ordered<T> {
+    #[serde(flatten)]
+    document: T,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+}
+
+/// An index, as bytes.
+pub fn index(
+    manifests: Vec<Ordered<Descriptor>>,
+    annotations: BTreeMap<String, String>,
+) -> serde_json::Result<Vec<u8>> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index {
+        schema_version: u32,
+        media_type: &'static str,
+        manifests: Vec<Ordered<Descriptor>>,
     }
+    let document = Index { schema_version: 2, media_type: media_type::OCI_INDEX, manifests };
+    serde_json::to_vec(&Ordered { document, annotations })
 }
 
 /// The annotations of a place, for one platform if the place has platforms.

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::assemble::{Image, Product};
+use super::assemble::{self, Image, Product};
 use super::error::BuildError;
 use super::executor::Executor;
 use super::extract;
 use super::fetch::blocking;
 use super::layout::REF_NAME;
 use super::request::{BuildOutcome, BuildRequest, Destination, Output, Services};
-use crate::image::{Descriptor, Digest, ImageIndex, Reference, media_type};
+use crate::image::{Digest, Reference};
 use crate::layer::{Compression, LayerOptions, LayerReader, LayerWriter};
 use crate::store::{Store, Workspace};
 
@@ -179,29 +179,19 @@ struct DockerImage {
 
 /// The files of a layout besides its blobs.
 fn documents(product: &Product, names: &[Reference], format: Format) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let descriptor = product.descriptor();
     let named = |name: Option<&Reference>| {
-        let mut descriptor = descriptor.clone();
-        if let Some(name) = name {
-            let annotation = (REF_NAME.to_owned(), name.to_string());
-            let containerd = ("io.containerd.image.name".to_owned(), name.to_string());
-            let mut annotations = descriptor.annotations().clone().unwrap_or_default();
-            annotations.extend([annotation, containerd]);
-            descriptor.set_annotations(Some(annotations));
-        }
-        descriptor
+        let of_name = |name: &Reference| {
+            [REF_NAME, "io.containerd.image.name"].map(|annotation| (annotation.to_owned(), name.to_string()))
+        };
+        product.annotated(name.into_iter().flat_map(of_name))
     };
-    let manifests: Vec<Descriptor> = match names {
+    let manifests = match names {
         [] => vec![named(None)],
         names => names.iter().map(|name| named(Some(name))).collect(),
     };
-    let mut index = ImageIndex::default();
-    index.set_schema_version(2);
-    index.set_media_type(Some(media_type::OCI_INDEX.into()));
-    index.set_manifests(manifests);
     let mut documents = vec![
         ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
-        ("index.json".to_owned(), serde_json::to_vec(&index)?),
+        ("index.json".to_owned(), assemble::index(manifests, BTreeMap::new())?),
     ];
     if let (Format::Docker, Some(image)) = (format, product.single()) {
         let image = DockerImage {

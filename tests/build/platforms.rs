@@ -58,6 +58,9 @@ fn an_index_is_what_buildkit_makes() {
         ("annotation.a", "a=1"),
         ("annotation-index.b", "index:b=2"),
         ("annotation-manifest[linux/arm64].c", "manifest[linux/arm64]:c=3"),
+        ("annotation-manifest[linux/arm64].f", "manifest[linux/arm64]:f=6"),
+        ("annotation-manifest[linux/arm64].e", "manifest[linux/arm64]:e=5"),
+        ("annotation-index.g", "index:g=7"),
         ("annotation-manifest-descriptor.d", "manifest-descriptor:d=4"),
     ];
     let output = annotated.iter().fold(
@@ -78,6 +81,9 @@ fn an_index_is_what_buildkit_makes() {
     let ran = build(&cofferdam, registry, tree.path(), &flags).succeeded();
     assert_eq!(ran.digest(), registry.digest("ours/cross:1").unwrap());
     assert_eq!(comparable_index(registry, "theirs/cross:1"), comparable_index(registry, "ours/cross:1"));
+    let arm = registry.json(&registry.digest("ours/cross:1").unwrap())["manifests"][1]["digest"].clone();
+    let manifest = std::fs::read_to_string(registry.blob_path(arm.as_str().unwrap())).unwrap();
+    assert!(manifest.ends_with(r#""annotations":{"a":"1","c":"3","e":"5","f":"6"}}"#), "{manifest}");
     // Every layer of every platform is there and right, and nothing is sent the second time.
     cofferdam.run(["validate", &ours]).success();
     let again = build(&cofferdam, registry, tree.path(), &flags).succeeded();
@@ -189,4 +195,24 @@ fn one_platform_makes_no_index() {
     build(&cofferdam, &registry, tree.path(), &flags).succeeded();
     let manifest = registry.json(&registry.digest("one:1").unwrap());
     assert_eq!((&manifest["annotations"], &manifest["manifests"]), (&json!({ "a": "b" }), &Value::Null));
+}
+
+/// The annotations of a layout, as those of manifests, have one order in all processes.
+#[test]
+fn an_archive_has_the_same_bytes_each_time() {
+    let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
+    let tree = context("FROM scratch\nCOPY both /\n", &FILES);
+    let annotations =
+        ["a", "b", "c", "d"].map(|name| format!("--annotation=manifest,manifest-descriptor:{name}=1"));
+    let archives: Vec<Vec<u8>> = (0..4)
+        .map(|number| {
+            let path = cofferdam.home().join(format!("{number}.tar"));
+            let output = format!("--output=type=oci,dest={}", path.display());
+            let mut flags = vec!["--tag=app:1", &output];
+            flags.extend(annotations.iter().map(String::as_str));
+            build(&cofferdam, &registry, tree.path(), &flags).succeeded();
+            std::fs::read(path).unwrap()
+        })
+        .collect();
+    assert!(archives.iter().all(|archive| *archive == archives[0]));
 }
