@@ -49,8 +49,6 @@ fn what_is_not_supported_is_an_error_that_says_so() {
     for (line, said) in [
         ("RUN --mount=type=tmpfs,target=/x,size=1m true", "cannot be kept to"),
         ("RUN --device=vendor.com/class true", "not supported"),
-        ("ADD https://example.com/x /x", "not supported"),
-        ("ADD git@example.com:a/b.git /x", "not supported"),
     ] {
         let dockerfile = format!("FROM busybox:1\n{line}\n");
         fails(&dockerfile, &[], 3, &["Dockerfile:2", said, line]);

@@ -340,6 +340,6 @@ fn a_named_context_may_lie_elsewhere() {
     let name = registry.reference("named:1");
     build(&cofferdam, &registry, tree.path(), &[&app, &file, "--push", "-t", &name]).succeeded();
     let layers = layers(&registry, "named:1");
-    assert!(layers[0]["main.c"].content.ends_with(&sha256(b"int x;\n")));
-    assert!(layers[1]["plain"].content.ends_with(&sha256(b"plain\n")));
+    assert!(layers[0]["main.c"].content.contains("int x;"), "{:?}", layers[0]["main.c"]);
+    assert!(layers[1]["plain"].content.contains("plain"), "{:?}", layers[1]["plain"]);
 }
