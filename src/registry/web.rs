@@ -35,8 +35,6 @@ pub struct WebHead {
     pub etag: Option<String>,
     /// When it last changed, seconds since 1970.
     pub last_modified: Option<i64>,
-    /// Its size in bytes, if that is said.
-    pub size: Option<u64>,
 }
 
 /// Takes a file in.
@@ -45,7 +43,7 @@ pub trait WebSink: Send {
     ///
     /// # Errors
     /// If it cannot be taken in.
-    fn begin(&mut self, head: &WebHead) -> io::Result<()>;
+    fn begin(&mut self) -> io::Result<()>;
 
     /// Some more of it.
     ///
@@ -62,8 +60,6 @@ pub enum WebError {
     Status {
         /// The answer.
         status: StatusCode,
-        /// How often it was asked.
-        tries: u32,
         /// How long it asks to be left alone.
         after: Option<Duration>,
     },
@@ -114,15 +110,8 @@ impl Client {
             };
             let pause = error.reason().filter(|_| failures + 1 < policy.attempts);
             let pause = pause.and_then(|_| policy.pause(failures, self.inner.clock.fraction(), asked));
+            let Some(pause) = pause else { return Err(error) };
             failures += 1;
-            let Some(pause) = pause else {
-                return Err(match error {
-                    WebError::Status { status, after, .. } => {
-                        WebError::Status { status, tries: failures, after }
-                    }
-                    error => error,
-                });
-            };
             tracing::info!(?pause, try_number = failures + 1, "trying again: {error}");
             self.inner.clock.sleep(pause).await;
         }
@@ -137,7 +126,6 @@ impl Client {
         let head = WebHead {
             etag: answer.header(ETAG).map(str::to_owned),
             last_modified: answer.header(LAST_MODIFIED).and_then(http_date),
-            size: answer.number(reqwest::header::CONTENT_LENGTH),
         };
         // Some servers give entity tags and take no notice of them in requests.
         if answer.status == StatusCode::NOT_MODIFIED || head.etag.is_some() && head.etag == request.etag {
@@ -146,9 +134,9 @@ impl Client {
         if answer.status != StatusCode::OK {
             let after =
                 answer.header(RETRY_AFTER).and_then(|value| retry_after(value, self.inner.clock.date()));
-            return Err(WebError::Status { status: answer.status, tries: 1, after });
+            return Err(WebError::Status { status: answer.status, after });
         }
-        sink.begin(&head).map_err(WebError::Sink)?;
+        sink.begin().map_err(WebError::Sink)?;
         while let Some(piece) = answer.body.next().await {
             sink.write(&piece?).map_err(WebError::Sink)?;
         }

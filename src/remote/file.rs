@@ -22,10 +22,6 @@ const RECORDS: &str = "web";
 /// A file that was fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteFile {
-    /// The digest of its content.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
     /// When the server says it last changed, seconds since 1970; 0 if it does not say.
     pub mtime: i64,
     /// What its address calls it.
@@ -39,7 +35,6 @@ pub struct RemoteFile {
 /// What is known of an address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Known {
-    url: String,
     digest: Digest,
     size: u64,
     etag: Option<String>,
@@ -61,7 +56,7 @@ pub async fn fetch(
     let key = Digest::of(url.as_bytes()).hex();
     let known: Option<Known> = store.record(RECORDS, &key)?;
     let known = match known {
-        Some(known) if known.url == shown && store.holds(&known.digest, known.size)? => Some(known),
+        Some(known) if store.holds(&known.digest, known.size)? => Some(known),
         _ => None,
     };
     if let Some(known) = known.as_ref().filter(|known| expected == Some(&known.digest)) {
@@ -80,12 +75,12 @@ pub async fn fetch(
     let (now, is_new) = match (head, known) {
         (None, Some(known)) => (known, false),
         (head, _) => {
-            let WebHead { etag, last_modified, .. } = head.unwrap_or_default();
+            let WebHead { etag, last_modified } = head.unwrap_or_default();
             let blob = match sink.writer {
                 Some(writer) => writer.commit()?,
                 None => store.put(b"")?,
             };
-            (Known { url: shown.clone(), digest: blob.digest, size: blob.size, etag, last_modified }, true)
+            (Known { digest: blob.digest, size: blob.size, etag, last_modified }, true)
         }
     };
     if let Some(expected) = expected.filter(|expected| **expected != now.digest) {
@@ -99,8 +94,6 @@ fn file(store: &Store, url: &str, known: &Known, is_new: bool) -> Result<RemoteF
     // It counts as used, so that nobody touches it for a while: a change of its stamp would be one of its content.
     store.open_blob(&known.digest)?;
     Ok(RemoteFile {
-        digest: known.digest,
-        size: known.size,
         mtime: known.last_modified.unwrap_or(0),
         name: file_name(url),
         path: store.path(&known.digest),
@@ -116,7 +109,7 @@ struct Sink {
 }
 
 impl WebSink for Sink {
-    fn begin(&mut self, _head: &WebHead) -> io::Result<()> {
+    fn begin(&mut self) -> io::Result<()> {
         self.writer = Some(self.store.writer().map_err(|error| error.into_io())?);
         Ok(())
     }

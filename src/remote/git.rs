@@ -65,8 +65,6 @@ impl GitAccess {
 pub struct Checkout {
     /// The commit, in full.
     pub commit: String,
-    /// When it was made, seconds since 1970.
-    pub time: i64,
     /// The directory that is meant.
     pub files: PathBuf,
 }
@@ -107,7 +105,7 @@ pub async fn check_out(
     let top = files.clone();
     let ordered = tokio::task::spawn_blocking(move || in_place(&top, time, keep_git_dir)).await;
     ordered.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(in_order)?;
-    Ok(Checkout { commit, time, files })
+    Ok(Checkout { commit, files })
 }
 
 struct Repository<'a> {
