@@ -150,7 +150,7 @@ pub fn file_name(url: &str) -> String {
         Url::parse(url).ok().map(|url| percent_decode_str(url.path()).decode_utf8_lossy().into_owned());
     let path = path.unwrap_or_default();
     match path.trim_end_matches('/').rsplit('/').next() {
-        None | Some("" | ".") => NAMELESS.to_owned(),
+        None | Some("" | "." | "..") => NAMELESS.to_owned(),
         Some(name) => name.to_owned(),
     }
 }
@@ -448,6 +448,7 @@ mod tests {
     #[case("https://h/a/b/", "b")]
     #[case("https://h", "__unnamed__")]
     #[case("https://h/", "__unnamed__")]
+    #[case("https://h/a%2F..", "__unnamed__")]
     fn names(#[case] url: &str, #[case] name: &str) {
         assert_eq!(file_name(url), name);
     }
