@@ -111,6 +111,27 @@ pub struct Transfer {
     pub unpack: Unpack,
 }
 
+impl Transfer {
+    /// What takes the files at a path to the root of an image, just as they are.
+    pub fn whole(name: &'static str, source: Source, path: String, span: Span) -> Self {
+        Self {
+            name,
+            source,
+            paths: vec![(path, span)],
+            remotes: BTreeMap::new(),
+            inline: Vec::new(),
+            destination: "/".to_owned(),
+            destination_span: span,
+            chown: None,
+            chmod: None,
+            exclude: Vec::new(),
+            parents: false,
+            link: false,
+            unpack: Unpack::Never,
+        }
+    }
+}
+
 /// A source of ADD that is not on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Remote {

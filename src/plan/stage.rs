@@ -67,7 +67,8 @@ pub(super) fn draft(
     };
     let span = node.from.image.span;
     if let Some(context) = &node.files {
-        let files = whole(context, span);
+        let source = Source::NamedContext(context.clone());
+        let files = Transfer::whole("FROM", source, "/".to_owned(), span);
         writer.step(&mut draft, &node.from.original, node.from.span, Operation::Transfer(files));
         // BuildKit has no entry for it, and in the end one too few, which it invents.
         draft.history(format!("FROM {context} # buildkit"), true);
@@ -87,25 +88,6 @@ pub(super) fn draft(
     }
     draft.survey = survey;
     Ok(draft)
-}
-
-/// All files of a named context, for a stage that begins with them.
-fn whole(context: &str, span: Span) -> Transfer {
-    Transfer {
-        name: "FROM",
-        source: Source::NamedContext(context.to_owned()),
-        paths: vec![("/".to_owned(), span)],
-        remotes: BTreeMap::new(),
-        inline: Vec::new(),
-        destination: "/".to_owned(),
-        destination_span: span,
-        chown: None,
-        chmod: None,
-        exclude: Vec::new(),
-        parents: false,
-        link: false,
-        unpack: Unpack::Never,
-    }
 }
 
 fn makes_layer(instruction: &Instruction) -> bool {

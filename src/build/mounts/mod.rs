@@ -23,7 +23,6 @@
 
 mod cache;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -43,7 +42,7 @@ use crate::build::request::SecretValue;
 use crate::build::transfer::{Selection, TransferError};
 use crate::context::clean;
 use crate::dockerfile::{Diagnostic, Diagnostics, FileAttributes, Mount, Span, quote};
-use crate::plan::{Run, RunMount, Source, Transfer, Unpack};
+use crate::plan::{Run, RunMount, Source, Transfer};
 use crate::sandbox::abi::MAX_OWN_MOUNTS;
 use crate::sandbox::{MountedDirectory, Root, SandboxError, StepMount, Top};
 use crate::store::Store;
@@ -120,21 +119,8 @@ pub(super) fn transfer(mount: &RunMount) -> Option<Transfer> {
         (Some(from), Mount::Bind { source, .. } | Mount::Cache { source, .. }) => (from.clone(), source),
         _ => return None,
     };
-    Some(Transfer {
-        name: "RUN --mount",
-        source,
-        paths: vec![(literal(&clean(&format!("/{path}"))), mount.span)],
-        remotes: BTreeMap::new(),
-        inline: Vec::new(),
-        destination: "/".to_owned(),
-        destination_span: mount.span,
-        chown: None,
-        chmod: None,
-        exclude: Vec::new(),
-        parents: false,
-        link: false,
-        unpack: Unpack::Never,
-    })
+    let path = literal(&clean(&format!("/{path}")));
+    Some(Transfer::whole("RUN --mount", source, path, mount.span))
 }
 
 /// The pattern that means just this path.
