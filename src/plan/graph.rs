@@ -209,17 +209,13 @@ impl<'a> Graph<'a> {
             return Err(finding.maybe_hint(undefined.map(|name| missing_argument(name))));
         }
         let platform = from.platform.as_ref().map(|word| self.platform(word)).transpose()?;
-        let replaced = name.and_then(|name| self.options.named_contexts.get(name)).cloned();
-        let (base, instructions) = match replaced {
-            Some(context) => (self.named_base(&context, platform.as_ref(), from.image.span)?, &[][..]),
-            None => (self.base(&base_name.text, platform.as_ref(), from.image.span)?, instructions),
+        let replaced = name.and_then(|name| self.options.named_contexts.get_key_value(name));
+        let replaced = replaced.map(|(name, context)| (name.clone(), context.clone()));
+        let span = from.image.span;
+        let ((base, files), instructions) = match replaced {
+            Some((name, context)) => (self.named_base(name, context, platform.as_ref(), span)?, &[][..]),
+            None => (self.base(&base_name.text, platform.as_ref(), span)?, instructions),
         };
-        let named = match name.filter(|name| self.options.named_contexts.contains_key(*name)) {
-            Some(name) => Some(name.to_owned()),
-            None => self.named_context_key(&base_name.text),
-        };
-        let is_directory = |name: &String| self.options.named_contexts.get(name) == Some(&Named::Directory);
-        let files = named.filter(|_| base == Base::Scratch).filter(is_directory);
         let inherited = match base {
             Base::Stage(index) => self.nodes.get(index).map(|node| node.platform.clone()),
             Base::Scratch | Base::Image(_) => None,
@@ -245,35 +241,42 @@ impl<'a> Graph<'a> {
         parsed.map_err(|error| Diagnostic::error(error.to_string(), word.span).maybe_hint(hint))
     }
 
-    fn base(&mut self, name: &str, platform: Option<&Platform>, span: Span) -> Result<Base, Diagnostic> {
+    /// What a name behind FROM is, and the named context whose files it is if that is a directory.
+    fn base(
+        &mut self,
+        name: &str,
+        platform: Option<&Platform>,
+        span: Span,
+    ) -> Result<(Base, Option<String>), Diagnostic> {
         if let Some(index) = self.stage_named(name) {
-            return Ok(Base::Stage(index));
+            return Ok((Base::Stage(index), None));
         }
         if name == SCRATCH {
-            return Ok(Base::Scratch);
+            return Ok((Base::Scratch, None));
         }
-        if let Some(context) = self.named_context(name).cloned() {
-            return self.named_base(&context, platform, span);
+        if let Some((name, context)) = self.named_context(name) {
+            return self.named_base(name, context, platform, span);
         }
         let reference = self.reference(name, span)?;
-        Ok(Base::Image(self.want(ImageName::Registry(reference), platform, span)))
+        Ok((Base::Image(self.want(ImageName::Registry(reference), platform, span)), None))
     }
 
     /// What a named context is as the base of a stage.
     fn named_base(
         &mut self,
-        context: &Named,
+        name: String,
+        context: Named,
         platform: Option<&Platform>,
         span: Span,
-    ) -> Result<Base, Diagnostic> {
+    ) -> Result<(Base, Option<String>), Diagnostic> {
         match context {
-            Named::Image(name) => Ok(Base::Image(self.want(name.clone(), platform, span))),
-            Named::Target(target) => match self.stage_named(target) {
-                Some(index) => Ok(Base::Stage(index)),
-                None => Err(self.no_such_stage(target, span)),
+            Named::Image(image) => Ok((Base::Image(self.want(image, platform, span)), None)),
+            Named::Target(target) => match self.stage_named(&target) {
+                Some(index) => Ok((Base::Stage(index), None)),
+                None => Err(self.no_such_stage(&target, span)),
             },
             // Its files are the first step of the stage.
-            Named::Directory => Ok(Base::Scratch),
+            Named::Directory => Ok((Base::Scratch, Some(name))),
         }
     }
 
@@ -300,16 +303,13 @@ impl<'a> Graph<'a> {
             }
             return Ok(Source::Stage(index));
         }
-        match self.named_context(name).cloned() {
-            Some(Named::Directory) => {
-                let name = self.named_context_key(name).unwrap_or_else(|| name.to_owned());
-                return Ok(Source::NamedContext(name));
-            }
-            Some(Named::Target(target)) => {
+        match self.named_context(name) {
+            Some((name, Named::Directory)) => return Ok(Source::NamedContext(name)),
+            Some((_, Named::Target(target))) => {
                 let index = self.stage_named(&target).ok_or_else(|| self.no_such_stage(&target, span))?;
                 return Ok(Source::Stage(index));
             }
-            Some(Named::Image(image)) => return Ok(Source::Image(self.want(image, None, span))),
+            Some((_, Named::Image(image))) => return Ok(Source::Image(self.want(image, None, span))),
             None => {}
         }
         if name == SCRATCH {
@@ -325,21 +325,17 @@ impl<'a> Graph<'a> {
         self.nodes.iter().rposition(|node| node.name.as_deref() == Some(name))
     }
 
-    /// A named context by what stands in the Dockerfile: `alpine`, `alpine:latest` and `docker.io/library/alpine` are
+    /// A named context, and what it is called, by what stands in the Dockerfile: `alpine`, `alpine:latest` and `docker.io/library/alpine` are
     /// one name.
-    fn named_context(&self, name: &str) -> Option<&Named> {
-        self.options.named_contexts.get(&self.named_context_key(name)?)
-    }
-
-    /// What the context is called that a name means.
-    fn named_context_key(&self, name: &str) -> Option<String> {
+    fn named_context(&self, name: &str) -> Option<(String, Named)> {
         let contexts = &self.options.named_contexts;
-        if contexts.contains_key(name) {
-            return Some(name.to_owned());
-        }
         let normal = |name: &str| name.parse::<Reference>().ok().map(Reference::or_latest);
-        let wanted = normal(name)?;
-        contexts.keys().find(|known| normal(known).as_ref() == Some(&wanted)).cloned()
+        let wanted = normal(name);
+        let found = contexts.get_key_value(name).or_else(|| {
+            let same = |known: &str| wanted.is_some() && normal(known) == wanted;
+            contexts.iter().find(|(known, _)| same(known))
+        });
+        found.map(|(known, context)| (known.clone(), context.clone()))
     }
 
     fn reference(&self, name: &str, span: Span) -> Result<Reference, Diagnostic> {
