@@ -78,23 +78,10 @@ impl Product {
     /// What several platforms make is an index; one alone is what it is.
     ///
     /// # Errors
-    /// If something cannot be serialised, or an annotation is for what there is not.
+    /// If something cannot be serialised.
     pub fn new(images: Vec<(Platform, Image)>, annotations: &[Annotation]) -> Result<Self, BuildError> {
         let mut product = Self { images, index: None, annotations: BTreeMap::new() };
         if product.images.len() == 1 {
-            let of_index = |one: &&Annotation| {
-                matches!(one.place, AnnotationPlace::Index | AnnotationPlace::IndexDescriptor)
-            };
-            if let Some(annotation) = annotations.iter().find(of_index) {
-                let what = format!(
-                    "the annotation `{}` is for an index, and one platform makes none",
-                    annotation.name
-                );
-                return Err(BuildError::Refused {
-                    what,
-                    hint: Some("name several with `--platform`".to_owned()),
-                });
-            }
             let platform = product.images.first().map(|(platform, _)| platform.clone());
             product.annotations = of(annotations, AnnotationPlace::ManifestDescriptor, platform.as_ref());
             return Ok(product);

@@ -34,7 +34,7 @@ pub struct BuildRequest {
     pub agents: Vec<(String, PathBuf)>,
     /// `--platform`, each once; the machine's if none is given. Several make an index.
     pub platforms: Vec<Platform>,
-    /// `--annotation`
+    /// `--annotation`; those of an index only if there are several platforms.
     pub annotations: Vec<Annotation>,
     /// `--build-context NAME=…`, each name once.
     pub named_contexts: Vec<(String, NamedContext)>,
@@ -100,6 +100,13 @@ pub enum AnnotationPlace {
     ManifestDescriptor,
     /// The descriptor of the index, in the layout.
     IndexDescriptor,
+}
+
+impl AnnotationPlace {
+    /// Whether there is such a place only where there is an index.
+    pub fn is_of_index(self) -> bool {
+        matches!(self, Self::Index | Self::IndexDescriptor)
+    }
 }
 
 /// Where the files of a build are.

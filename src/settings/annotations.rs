@@ -70,8 +70,7 @@ fn annotation(text: &str) -> Result<Vec<Annotation>, Problem> {
             return Err(Problem::new(place, "is nothing that an annotation can be for")
                 .hint(format!("it is {known}")));
         };
-        let is_of_index = matches!(found, AnnotationPlace::Index | AnnotationPlace::IndexDescriptor);
-        if is_of_index && platform.is_some() {
+        if found.is_of_index() && platform.is_some() {
             return Err(Problem::new(text, "names a platform, and an index has none"));
         }
         Ok(Annotation { place: *found, platform, name: name.to_owned(), value: value.to_owned() })

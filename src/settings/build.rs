@@ -12,7 +12,7 @@ use super::surroundings::Surroundings;
 use super::values::{compression, first, first_switch, pair, parallel, set};
 use super::{annotations, contexts, secrets, variables};
 use crate::build::inspect::CHECK_ARGUMENT;
-use crate::build::request::{BuildRequest, DockerfileSource, Output};
+use crate::build::request::{Annotation, BuildRequest, DockerfileSource, Output};
 use crate::dockerfile::CheckOptions;
 use crate::image::{Platform, Reference};
 use crate::layer::Compression;
@@ -63,6 +63,8 @@ pub(super) fn resolve(
     )?;
     let platforms = platforms.map(|given| given.value).unwrap_or_default();
     one_platform_for(&outputs, &platforms)?;
+    let annotations = annotations::annotations(&flags.annotations)?;
+    index_for(&annotations, &platforms)?;
     let asked = first(
         [
             flag(&flags.compression, "--compression"),
@@ -81,7 +83,7 @@ pub(super) fn resolve(
         secrets: secrets::secrets(&flags.secrets, environment)?,
         agents: secrets::agents(&flags.agents, environment)?,
         platforms,
-        annotations: annotations::annotations(&flags.annotations)?,
+        annotations,
         named_contexts: named_contexts(&flags.build_contexts)?,
         outputs,
         no_cache: first_switch(
@@ -238,6 +240,17 @@ fn named_contexts(
         set(&mut contexts, &name, context);
     }
     Ok(contexts)
+}
+
+/// Sees that there is an index where something is said of one.
+fn index_for(annotations: &[Annotation], platforms: &[Platform]) -> Result<(), SettingsError> {
+    match annotations.iter().find(|annotation| annotation.place.is_of_index()) {
+        Some(annotation) if platforms.len() < 2 => Err(conflict(
+            format!("the annotation `{}` is for an index, and one platform makes none", annotation.name),
+            "name several with `--platform`",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Sees that no output is asked to hold several platforms that can hold one.
