@@ -16,6 +16,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::error::BuildError;
+use super::transfer::TransferError;
 use crate::layer::{ArchiveReader, Change, Entry, LayerReader, Node, TreePath};
 
 /// Writes the files of `layer` into `directory`. Gives the number of device nodes that could not be made.
@@ -51,28 +52,32 @@ pub(super) fn into(directory: &Path, layer: &mut LayerReader) -> Result<usize, B
             _ => finish(&parent, name, entry).map_err(failed(&entry.path))?,
         }
     }
-    for entry in directories.iter().rev() {
-        let Some(name) = entry.path.file_name().map(OsStr::from_bytes) else { continue };
-        let parent = open_parent(&root, &entry.path).map_err(failed(&entry.path))?;
-        finish(&parent, name, entry).map_err(failed(&entry.path))?;
-    }
+    finish_directories(&root, directories.iter().rev()).map_err(|(path, source)| failed(path)(source))?;
     Ok(skipped)
 }
 
-/// Unpacks an archive, compressed or not, into an empty directory of the build's own. Owners are left alone, and as in all
-/// contexts mean nothing; nothing leads out of the directory, be it by `..` or by links.
+/// Unpacks an archive, compressed or not, into an empty directory of the build's own; `shown` is what it is called. Owners are
+/// left alone, and as in all contexts mean nothing; nothing leads out of the directory, be it by `..` or by links.
 ///
 /// # Errors
-/// If the archive cannot be read, or a file cannot be written.
-pub(super) fn archive(directory: &Path, source: impl io::Read + Send + 'static) -> Result<(), BuildError> {
+/// If the archive cannot be read, or has what cannot be there.
+pub(super) fn archive(
+    directory: &Path,
+    source: impl io::Read + Send + 'static,
+    shown: &str,
+) -> Result<(), BuildError> {
     let failed = |path: &TreePath| {
-        let path = directory.join(path.as_path());
-        move |source: io::Error| BuildError::Output { path, source }
+        let what = format!("cannot unpack `{path}` of `{shown}`");
+        move |source: io::Error| BuildError::Input { what, source: Some(source), hint: None }
+    };
+    let bad = |source| {
+        let (path, origin) = (shown.to_owned(), "the build context".to_owned());
+        BuildError::Transfer(TransferError::Archive { path, origin, source })
     };
     let root = OwnedFd::from(File::open(directory).map_err(failed(&TreePath::root()))?);
-    let mut archive = ArchiveReader::new(source)?;
+    let mut archive = ArchiveReader::new(source).map_err(bad)?;
     let mut directories = Vec::new();
-    while let Some((entry, mut content)) = archive.next()? {
+    while let Some((entry, mut content)) = archive.next().map_err(bad)? {
         let Some(name) = entry.path.file_name().map(OsStr::from_bytes) else { continue };
         let within = entry.path.parent().unwrap_or_default();
         make_parents(&root, &within).map_err(failed(&entry.path))?;
@@ -85,10 +90,18 @@ pub(super) fn archive(directory: &Path, source: impl io::Read + Send + 'static) 
         }
     }
     directories.sort_by(|a, b| b.path.cmp(&a.path));
+    finish_directories(&root, &directories).map_err(|(path, source)| failed(path)(source))
+}
+
+/// Gives directories their modes and times, those in others before them.
+fn finish_directories<'e>(
+    root: &OwnedFd,
+    directories: impl IntoIterator<Item = &'e Entry>,
+) -> Result<(), (&'e TreePath, io::Error)> {
     for entry in directories {
         let Some(name) = entry.path.file_name().map(OsStr::from_bytes) else { continue };
-        let parent = open_parent(&root, &entry.path).map_err(failed(&entry.path))?;
-        finish(&parent, name, &entry).map_err(failed(&entry.path))?;
+        let finished = open_parent(root, &entry.path).and_then(|parent| finish(&parent, name, entry));
+        finished.map_err(|error| (&entry.path, error))?;
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use cofferdam::image::Digest;
 use serde_json::Value;
 
-use crate::support::{Cofferdam, Registry, layers, read_layer};
+use crate::support::{Cofferdam, Registry, eventually, layers, read_layer};
 use crate::{build, context, run};
 
 const DOCKERFILE: &str = "FROM busybox:1\nWORKDIR /w\nCOPY --chown=7:8 a /w/\nRUN mknod null c 1 3 && ln -s a l && chmod 750 .\nCMD [\"a\"]\n";
@@ -74,7 +75,15 @@ fn the_files_of_an_image_are_had_as_a_directory_and_as_an_archive() {
         assert_eq!((all["w/a"].uid, all["w/a"].gid), (7, 8));
         assert_eq!((all["w/null"].kind.as_str(), all["w"].mode), ("char", 0o750));
         assert!(all.contains_key("bin/busybox"));
-        // The store keeps the layers of the image, not its files once more.
+        // The store keeps the layers of the image, not its files once more. A process that outlives the build clears its
+        // workspace away.
+        let workspaces = state.join("cofferdam/workspaces");
+        eventually("the workspace goes", Duration::from_secs(60), || {
+            match std::fs::read_dir(&workspaces).unwrap().count() {
+                0 => Ok(()),
+                left => Err(format!("{left} entries are left")),
+            }
+        });
         let flat = Digest::of(&std::fs::read(&archive).unwrap()).hex();
         let kept = walkdir::WalkDir::new(&state).into_iter().map(|found| found.unwrap().into_path());
         let kept: Vec<_> = kept.filter(|path| path.to_str().unwrap().contains(&flat)).collect();
