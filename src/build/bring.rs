@@ -45,6 +45,19 @@ const FETCHED_MODE: u32 = 0o600;
 /// What a file on the web is called that is a named context.
 const NAMED_FILE: &str = "context";
 
+/// The directory that the context of a request is.
+///
+/// # Errors
+/// If it has not been brought here yet, which is the first that a build does.
+pub(super) fn directory(request: &BuildRequest) -> Result<&Path, BuildError> {
+    match &request.context {
+        ContextSource::Directory(directory) => Ok(directory),
+        ContextSource::Stdin | ContextSource::Remote(_) => {
+            Err(BuildError::refused("the context is not here"))
+        }
+    }
+}
+
 /// Whether all contexts of a request are directories already.
 pub(super) fn is_here(request: &BuildRequest) -> bool {
     let named = request.named_contexts.iter();
@@ -93,21 +106,22 @@ pub(super) async fn contexts(
     Ok(request)
 }
 
-/// Brings what the ADDs of a plan take that is not on this machine.
+/// Brings what the ADDs of a plan take that is neither on this machine nor in `fetched` yet.
 ///
 /// # Errors
 /// If something cannot be had, at the place where it is named.
 pub(super) async fn sources(
+    fetched: &mut BTreeMap<Remote, Origin>,
     plan: &Plan,
     text: &Text,
     request: &BuildRequest,
     services: &Services,
     workspace: &Workspace,
-) -> Result<BTreeMap<Remote, Origin>, BuildError> {
+) -> Result<(), BuildError> {
     let mut wanted: BTreeMap<&Remote, Span> = BTreeMap::new();
     for step in plan.stages.iter().flat_map(|stage| &stage.steps) {
         let Operation::Transfer(transfer) = &step.operation else { continue };
-        for (number, remote) in &transfer.remotes {
+        for (number, remote) in transfer.remotes.iter().filter(|(_, remote)| !fetched.contains_key(*remote)) {
             let span = transfer.paths.get(*number).map_or(step.span, |(_, span)| *span);
             wanted.entry(remote).or_insert(span);
         }
@@ -120,7 +134,8 @@ pub(super) async fn sources(
             Ok::<_, BuildError>((remote.clone(), origin))
         }
     });
-    Ok(try_join_all(all).await?.into_iter().collect())
+    fetched.extend(try_join_all(all).await?);
+    Ok(())
 }
 
 fn located(text: &Text, span: Span, error: BuildError) -> BuildError {
@@ -298,7 +313,7 @@ fn unpacked(packed: &Path, shown: &str, directory: &Path) -> Result<bool, BuildE
     // Opened twice: what looks at the beginning reads on for a while, beside this.
     let is_archive = is_archive(open()?)?;
     if is_archive {
-        extract::archive(directory, open()?)?;
+        extract::archive(directory, open()?, shown)?;
     }
     Ok(is_archive)
 }

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::bring;
 use super::error::BuildError;
 use super::request::{BuildRequest, NamedContext};
 use super::transfer::{Origin, Reading, Selection, TransferError, keep, recall};
@@ -60,7 +61,7 @@ impl Contexts {
         fetched: BTreeMap<Remote, Origin>,
         threads: NonZeroUsize,
     ) -> Result<Self, BuildError> {
-        let directory = request.context.directory()?;
+        let directory = bring::directory(request)?;
         let main = Context::open(directory, dockerfile, "the build context".to_owned(), request, store)?;
         let mut named = BTreeMap::new();
         for (name, context) in &request.named_contexts {

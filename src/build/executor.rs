@@ -58,14 +58,16 @@ pub(super) async fn build(
     };
     let several = platforms.len() > 1;
     let mut built: Vec<(Arc<Executor>, Image)> = Vec::new();
+    let shared = Shared::new(&request, &services, workspace);
+    let mut fetched = BTreeMap::new();
     let mut steps = 0;
     // One after the other: what two platforms share has been made when the second comes to it.
     for platform in platforms {
         let request = BuildRequest { platforms: platform.clone().into_iter().collect(), ..request.clone() };
         let planned = inputs::plan(&request, &services, &text).await?;
-        let fetched = bring::sources(&planned.plan, &text, &request, &services, &workspace).await?;
+        bring::sources(&mut fetched, &planned.plan, &text, &request, &services, &shared.workspace).await?;
         let part = Part { steps_before: steps, platform: platform.filter(|_| several) };
-        let given = Given { workspace: Arc::clone(&workspace), fetched, part };
+        let given = Given { shared: shared.clone(), fetched: fetched.clone(), part };
         let mut executor =
             Executor::prepare(request, Arc::clone(&services), text.clone(), planned, given).await?;
         steps += executor.plan.stages.iter().map(|stage| stage.steps.len()).sum::<usize>();
@@ -98,9 +100,32 @@ pub(super) struct Part {
     pub platform: Option<Platform>,
 }
 
+/// What a build has once, however many platforms it is for.
+#[derive(Clone)]
+struct Shared {
+    workspace: Arc<Workspace>,
+    fetcher: Fetcher,
+    pusher: Option<Pusher>,
+    pool: Pool,
+    sandbox: Arc<OnceCell<Arc<Sandbox>>>,
+}
+
+impl Shared {
+    fn new(request: &BuildRequest, services: &Arc<Services>, workspace: Arc<Workspace>) -> Self {
+        // What killed builds have left is in nobody's way: it is cleared away beside the work.
+        let sweeping = services.store.clone();
+        std::mem::drop(tokio::task::spawn_blocking(move || sweeping.sweep()));
+        let fetcher = Fetcher::new(&services.store, &services.client, &services.report);
+        let pushed: Vec<Reference> = request.outputs.iter().flat_map(Output::pushed_names).cloned().collect();
+        let pusher = (!pushed.is_empty()).then(|| Pusher::new(services, &fetcher, pushed));
+        let pool = Pool::new(NonZeroUsize::new(request.parallel).unwrap_or(NonZeroUsize::MIN));
+        Self { workspace, fetcher, pusher, pool, sandbox: Arc::default() }
+    }
+}
+
 /// What an executor is given besides its plan.
 struct Given {
-    workspace: Arc<Workspace>,
+    shared: Shared,
     fetched: BTreeMap<Remote, Origin>,
     part: Part,
 }
@@ -122,7 +147,7 @@ pub(super) struct Executor {
     pub(super) roots: Roots,
     /// The threads that compress; as many read files.
     pub(super) pool: Pool,
-    sandbox: OnceCell<Arc<Sandbox>>,
+    sandbox: Arc<OnceCell<Arc<Sandbox>>>,
     pusher: Option<Pusher>,
     /// Whether there is a step to be executed.
     pub(super) executes: bool,
@@ -142,12 +167,9 @@ impl Executor {
         given: Given,
     ) -> Result<Self, BuildError> {
         let Planned { plan, images } = planned;
-        let Given { workspace, fetched, part } = given;
+        let Given { shared: Shared { workspace, fetcher, pusher, pool, sandbox }, fetched, part } = given;
         let store = services.store.clone();
-        // What killed builds have left is in nobody's way: it is cleared away beside the work.
-        let sweeping = store.clone();
-        std::mem::drop(tokio::task::spawn_blocking(move || sweeping.sweep()));
-        let threads = NonZeroUsize::new(request.parallel).unwrap_or(NonZeroUsize::MIN);
+        let threads = pool.threads();
         let contexts = Arc::new(Contexts::open(&request, text.path.as_deref(), &store, fetched, threads)?);
         let (keys, plan, text) = {
             let (contexts, options, kept) = (Arc::clone(&contexts), layer_options(&request), store.clone());
@@ -167,9 +189,6 @@ impl Executor {
                 }
             }
         }
-        let fetcher = Fetcher::new(&store, &services.client, &services.report);
-        let pushed: Vec<Reference> = request.outputs.iter().flat_map(Output::pushed_names).cloned().collect();
-        let pusher = (!pushed.is_empty()).then(|| Pusher::new(&services, &fetcher, pushed));
         let made = keys.iter().map(|(step, _)| (*step, OnceCell::new())).collect();
         let turns = Semaphore::new(request.parallel.max(1));
         Ok(Self {
@@ -183,8 +202,8 @@ impl Executor {
             made,
             fetcher,
             roots: Roots::new(workspace, services.launcher.clone(), services.keep_roots),
-            pool: Pool::new(threads),
-            sandbox: OnceCell::new(),
+            pool,
+            sandbox,
             pusher,
             executes: true,
             turns,

@@ -1,5 +1,6 @@
 //! The check whether COPY and ADD name files that the ignore file excludes.
 
+use super::bring;
 use super::error::BuildError;
 use super::inputs::Text;
 use super::request::BuildRequest;
@@ -39,7 +40,7 @@ pub(super) fn check(
     if transfers.is_empty() {
         return Ok(());
     }
-    let directory = request.context.directory()?;
+    let directory = bring::directory(request)?;
     let context = LocalContext::open(directory, text.path.as_deref())?;
     let (file, ignore) = context.ignore_file();
     if ignore.patterns().iter().any(|pattern| pattern.exception) {

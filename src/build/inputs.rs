@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 
+use super::bring;
 use super::error::BuildError;
 use super::ignored;
 use super::images::Found;
@@ -36,7 +37,7 @@ pub(super) struct Text {
 impl Text {
     /// Reads the Dockerfile of a request.
     pub fn read(request: &BuildRequest) -> Result<Self, BuildError> {
-        let context = request.context.directory()?;
+        let context = bring::directory(request)?;
         let (path, name) = match &request.dockerfile {
             DockerfileSource::InContext => (context.join("Dockerfile"), "Dockerfile".to_owned()),
             DockerfileSource::Within(within) => return Self::within(context, within),

@@ -86,10 +86,8 @@ async fn push(built: &[(Arc<Executor>, Image)], product: &Product) -> Result<Vec
     if !executes && pusher.is_there(product).await {
         return Ok(pusher.names().to_vec());
     }
-    for (executor, image) in built {
-        if let Some(pusher) = executor.pusher() {
-            pusher.finish(image).await?;
-        }
+    for (_, image) in built {
+        pusher.finish(image).await?;
     }
     pusher.name(product).await
 }

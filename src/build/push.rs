@@ -30,6 +30,8 @@ struct Inner {
     names: Vec<Reference>,
     repositories: Vec<Repository>,
     flights: Mutex<HashMap<(Repository, Digest), Flight>>,
+    /// Whether the image may be pushed, once it was asked.
+    checked: OnceCell<()>,
 }
 
 /// A blob to be pushed.
@@ -57,6 +59,7 @@ impl Pusher {
             names,
             repositories,
             flights: Mutex::default(),
+            checked: OnceCell::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -67,10 +70,11 @@ impl Pusher {
     /// If it may not, or a registry cannot be reached.
     pub async fn check(&self) -> Result<(), BuildError> {
         let registry = &self.inner.services.client;
-        futures_util::future::try_join_all(
-            self.inner.repositories.iter().map(|repository| registry.check_push(repository)),
-        )
-        .await?;
+        let ask = || async {
+            let all = self.inner.repositories.iter().map(|repository| registry.check_push(repository));
+            futures_util::future::try_join_all(all).await.map(drop)
+        };
+        self.inner.checked.get_or_try_init(ask).await?;
         Ok(())
     }
 

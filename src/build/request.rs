@@ -1,10 +1,9 @@
 //! What a build is asked to do, what it is given to do it with, and what it answers. Plain values, all resolved: made by
 //! `settings` from flags, environment and files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::error::BuildError;
 use crate::context::address::Address;
 use crate::image::{Descriptor, Digest, Platform, Reference};
 use crate::layer::Compression;
@@ -118,19 +117,6 @@ pub enum ContextSource {
     Stdin,
     /// A git repository, an archive on the web, or a Dockerfile there.
     Remote(Address),
-}
-
-impl ContextSource {
-    /// The directory that it is.
-    ///
-    /// # Errors
-    /// If it has not been brought here yet, which is the first that a build does.
-    pub(super) fn directory(&self) -> Result<&Path, BuildError> {
-        match self {
-            Self::Directory(directory) => Ok(directory),
-            Self::Stdin | Self::Remote(_) => Err(BuildError::refused("the context is not here")),
-        }
-    }
 }
 
 /// Where a Dockerfile is.
