@@ -39,6 +39,7 @@ pub use archive::{ArchiveReader, is_archive};
 pub use compression::Compression;
 pub use entry::{Change, Entry, MODE_BITS, Metadata, Node, Xattrs};
 pub use error::LayerError;
+pub use index::{copy_index, has_index, pack_index, unpack_index};
 pub use path::{PathError, TreePath};
 pub use pool::Pool;
 pub use read::{Content, LayerEnd, LayerReader};

@@ -25,11 +25,13 @@
 //! "Layer", "Whiteouts"), and what lay in a directory that the same layer replaced later is gone.
 
 mod codec;
+mod pack;
 mod read;
 mod sort;
 mod write;
 
 pub(super) use codec::Record;
+pub use pack::{copy_index, has_index, pack_index, unpack_index};
 pub(super) use read::{Cursor, Index};
 pub(super) use write::IndexBuilder;
 
