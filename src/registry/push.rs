@@ -32,7 +32,7 @@ pub struct BlobUpload<'a> {
     pub size: u64,
     /// Its bytes.
     pub source: &'a dyn BlobSource,
-    /// Repositories that may have it. Those on other registries are passed over.
+    /// Repositories that may have it. Those that are on other registries, with all their mirrors, are passed over.
     pub mount_from: &'a [Repository],
     /// Who is told how far it is.
     pub progress: Option<Progress>,
@@ -98,12 +98,7 @@ impl Client {
             operation: &operation,
             endpoint: &endpoint,
             blob,
-            mounts: blob
-                .mount_from
-                .iter()
-                .filter(|from| from.registry() == repository.registry() && *from != repository)
-                .take(MOST_MOUNTS)
-                .collect(),
+            mounts: self.mounts(repository, blob.mount_from),
             sent: false,
         };
         let mut retries = self.retries(&endpoint);
@@ -116,6 +111,23 @@ impl Client {
                 },
             }
         }
+    }
+
+    /// Where on the registry of `repository` a blob of other repositories may be mounted from: they themselves, and their
+    /// mirrors.
+    fn mounts(&self, repository: &Repository, others: &[Repository]) -> Vec<Repository> {
+        let places = others.iter().flat_map(|other| self.pull_endpoints(other));
+        let near = places.filter(|place| place.registry == repository.registry());
+        let mut found: Vec<Repository> = Vec::new();
+        for place in near {
+            let name = format!("{}/{}", place.registry, place.path);
+            let Ok(reference) = name.parse::<Reference>() else { continue };
+            if reference.repository() != repository && !found.contains(reference.repository()) {
+                found.push(reference.repository().clone());
+            }
+        }
+        found.truncate(MOST_MOUNTS);
+        found
     }
 
     /// Checks that one may push to `repository`, by starting an upload and giving it up. Nothing stays behind.
@@ -252,7 +264,7 @@ struct BlobPush<'a> {
     endpoint: &'a Endpoint,
     blob: &'a BlobUpload<'a>,
     /// Repositories it may still be mounted from.
-    mounts: Vec<&'a Repository>,
+    mounts: Vec<Repository>,
     /// Whether bytes have been sent, so that a blob that is there then is our doing.
     sent: bool,
 }
@@ -284,8 +296,8 @@ impl BlobPush<'_> {
         while !self.mounts.is_empty() {
             // Each is tried once in all: what does not work now will not on another attempt.
             let from = self.mounts.remove(0);
-            match self.open_mount(from).await? {
-                Opened::Mounted => return Ok(Ok(from.clone())),
+            match self.open_mount(&from).await? {
+                Opened::Mounted => return Ok(Ok(from)),
                 Opened::Session(session) if self.mounts.is_empty() => return Ok(Err(Some(session))),
                 Opened::Session(session) => {
                     self.client.cancel(self.operation, self.endpoint, session.location()).await;
