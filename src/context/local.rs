@@ -126,9 +126,22 @@ pub struct LocalContext {
     ignore_path: PathBuf,
     ignore: IgnoreFile,
     /// A directory that is no part of the context, wherever patterns stand.
-    left_out: Option<Vec<u8>>,
+    left_out: Vec<Vec<u8>>,
     /// Directories that are excluded, and whether something in them is not.
     hollow: Mutex<HashMap<Vec<u8>, bool>>,
+}
+
+/// A path without links, of which the last components need not exist.
+fn real(path: &Path) -> Option<PathBuf> {
+    match path.canonicalize() {
+        Ok(real) => Some(real),
+        Err(_) => {
+            let parent = path
+                .parent()
+                .map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+            Some(real(parent?)?.join(path.file_name()?))
+        }
+    }
 }
 
 impl LocalContext {
@@ -170,26 +183,27 @@ impl LocalContext {
             path: directory.to_owned(),
             ignore_path: directory.join(IGNORE),
             ignore: IgnoreFile::default(),
-            left_out: None,
+            left_out: Vec::new(),
             hollow: Mutex::default(),
         })
     }
 
-    /// Leaves a directory out: the state of the build itself, which in many CI systems lies in the project and changes while
-    /// the files are read. Nothing happens if it is not in the context.
+    /// Leaves a directory out: the state of the build itself, or a cache, which in many CI systems lies in the project and changes
+    /// while the files are read. It need not be there yet. Nothing happens if it is not in the context.
     #[must_use]
     pub fn without(mut self, directory: &Path) -> Self {
-        let real = |path: &Path| path.canonicalize().ok();
-        if let (Some(top), Some(directory)) = (real(&self.path), real(directory)) {
+        if let (Ok(top), Some(directory)) = (self.path.canonicalize(), real(directory)) {
             let within = directory.strip_prefix(top).ok().map(|path| path.as_os_str().as_bytes().to_vec());
-            self.left_out = within.filter(|path| !path.is_empty());
+            self.left_out.extend(within.filter(|path| !path.is_empty()));
         }
         self
     }
 
     fn is_left_out(&self, path: &[u8]) -> bool {
-        let Some(left_out) = &self.left_out else { return false };
-        path.strip_prefix(left_out.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        self.left_out.iter().any(|left_out| {
+            let rest = path.strip_prefix(left_out.as_slice());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        })
     }
 
     /// The directory, as it was named.
@@ -251,7 +265,7 @@ impl LocalContext {
         let state = self.state(directory);
         let mut files = Vec::new();
         for (name, kind) in names(&opened, &shown)? {
-            if self.left_out.is_some() && self.is_left_out(&join(directory, &name)) {
+            if !self.left_out.is_empty() && self.is_left_out(&join(directory, &name)) {
                 continue;
             }
             // What is excluded need not be looked at.
