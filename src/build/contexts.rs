@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::bring;
 use super::error::BuildError;
-use super::request::{BuildRequest, NamedContext};
+use super::request::{BuildRequest, CachePlace, CacheSource, NamedContext};
 use super::transfer::{Origin, Reading, Selection, TransferError, keep, recall};
 use crate::context::{Digests, LocalContext};
 use crate::plan::{Remote, Source, Transfer};
@@ -40,7 +40,16 @@ impl Context {
         request: &BuildRequest,
         store: &Store,
     ) -> Result<Self, BuildError> {
+        let from = request.cache_from.iter().filter_map(|source| match source {
+            CacheSource::Directory(path) => Some(path.as_path()),
+            CacheSource::Registry { .. } => None,
+        });
+        let to = request.cache_to.iter().filter_map(|sink| match &sink.place {
+            CachePlace::Directory(path) => Some(path.as_path()),
+            CachePlace::Registry(_) | CachePlace::Inline => None,
+        });
         let files = LocalContext::open(directory, dockerfile)?.without(store.directory());
+        let files = from.chain(to).fold(files, LocalContext::without);
         // What was brought here lies elsewhere the next time.
         let is_brought = directory.starts_with(store.directory());
         let digests = if request.no_cache || is_brought { None } else { recall(store, &files)? };

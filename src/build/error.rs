@@ -104,6 +104,14 @@ pub enum BuildError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A cache no longer has what it said it had.
+    #[error("the cache {cache} does not have what it should")]
+    CacheLost {
+        /// Which.
+        cache: String,
+        /// What it answered.
+        source: Box<BuildError>,
+    },
     /// It was given up because it was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -141,6 +149,15 @@ pub enum ImageFault {
 }
 
 impl BuildError {
+    /// Whether it is a cache that failed, without which the build may well succeed.
+    pub(super) fn is_of_lost_cache(&self) -> bool {
+        match self {
+            Self::CacheLost { .. } => true,
+            Self::Setup { source, .. } => source.is_of_lost_cache(),
+            _ => false,
+        }
+    }
+
     /// Findings in a text.
     pub fn findings(name: &str, text: &str, list: Diagnostics) -> Self {
         Self::Dockerfile(Box::new(Findings::new(name, text, list)))

@@ -16,8 +16,10 @@ use super::error::BuildError;
 use super::fetch::{Fetcher, blocking};
 use super::images::Found;
 use super::inputs::{self, Planned, Text};
+use super::keeping::{Keeping, unix_now};
 use super::keys::Keys;
 use super::layers::Layer;
+use super::lookup::{Caches, Known, needed_stages};
 use super::output;
 use super::push::Pusher;
 use super::request::{AnnotationPlace, BuildOutcome, BuildRequest, Output, Services};
@@ -25,10 +27,11 @@ use super::roots::Roots;
 use super::steps::sources;
 use super::told::tell_failure;
 use super::transfer::Origin;
-use crate::cache::{LayerRecord, LocalCache};
+use crate::cache::LayerRecord;
 use crate::image::{Platform, Reference};
 use crate::layer::{LayerOptions, LayerWriter, Pool};
-use crate::plan::{Base, Operation, Plan, Remote, Source, Stage, StageIndex, Step};
+use crate::plan::{Base, Key, Operation, Plan, Remote, Source, Stage, StageIndex, Step};
+use crate::registry::with_causes;
 use crate::report::{Built, Event, Started};
 use crate::sandbox::{Protection, Sandbox, SandboxError};
 use crate::store::Workspace;
@@ -37,8 +40,11 @@ use crate::store::Workspace;
 #[derive(Debug, Clone)]
 pub(super) struct Made {
     pub layer: Layer,
-    /// When, RFC 3339.
-    pub created: String,
+    pub record: LayerRecord,
+    /// The key by what was there and not by how it came to be, if the step was looked up by that too.
+    pub content: Option<Key>,
+    /// Whether the step was carried out just now.
+    pub executed: bool,
 }
 
 /// Builds.
@@ -52,24 +58,48 @@ pub(super) async fn build(
         false => bring::contexts(request, &services, &workspace).await?,
     };
     let text = Text::read(&request)?;
+    let mut shared = Shared::new(&request, &services, workspace)?;
+    let outcome = match attempt(&request, &services, &text, &shared).await {
+        Err(error) if shared.caches.has_others() && error.is_of_lost_cache() => {
+            services.report.warn(format!("{}: building without it", with_causes(&error)));
+            shared.caches = shared.caches.alone();
+            attempt(&request, &services, &text, &shared).await
+        }
+        outcome => outcome,
+    }?;
+    services.report.event(Event::Built(Built {
+        digest: outcome.digest,
+        names: outcome.names.iter().map(Reference::familiar).collect(),
+        pushed: outcome.pushed.iter().map(ToString::to_string).collect(),
+        written: outcome.written.iter().map(|path| path.display().to_string()).collect(),
+    }));
+    Ok(outcome)
+}
+
+/// Builds for all platforms, and delivers.
+async fn attempt(
+    request: &BuildRequest,
+    services: &Arc<Services>,
+    text: &Text,
+    shared: &Shared,
+) -> Result<BuildOutcome, BuildError> {
     let platforms: Vec<Option<Platform>> = match request.platforms.as_slice() {
         [] => vec![None],
         platforms => platforms.iter().cloned().map(Some).collect(),
     };
     let several = platforms.len() > 1;
     let mut built: Vec<(Arc<Executor>, Image)> = Vec::new();
-    let shared = Shared::new(&request, &services, workspace);
     let mut fetched = BTreeMap::new();
     let mut steps = 0;
     // One after the other: what two platforms share has been made when the second comes to it.
     for platform in platforms {
         let request = BuildRequest { platforms: platform.clone().into_iter().collect(), ..request.clone() };
-        let planned = inputs::plan(&request, &services, &text).await?;
-        bring::sources(&mut fetched, &planned.plan, &text, &request, &services, &shared.workspace).await?;
+        let planned = inputs::plan(&request, services, text).await?;
+        bring::sources(&mut fetched, &planned.plan, text, &request, services, &shared.workspace).await?;
         let part = Part { steps_before: steps, platform: platform.filter(|_| several) };
         let given = Given { shared: shared.clone(), fetched: fetched.clone(), part };
         let mut executor =
-            Executor::prepare(request, Arc::clone(&services), text.clone(), planned, given).await?;
+            Executor::prepare(request, Arc::clone(services), text.clone(), planned, given).await?;
         steps += executor.plan.stages.iter().map(|stage| stage.steps.len()).sum::<usize>();
         let needed = executor.needed_stages();
         let (executes, runs) = {
@@ -78,17 +108,18 @@ pub(super) async fn build(
         };
         executor.executes = executes;
         let executor = Arc::new(executor);
-        let image = executor.run(&needed, runs).await?;
-        built.push((executor, image));
+        let image = executor.run(&needed, runs).await;
+        // What was made before a failure is worth as much.
+        if image.is_err() {
+            executor.settle().await;
+        }
+        built.push((executor, image?));
     }
-    let outcome = output::deliver(&request, &services, &built).await?;
-    services.report.event(Event::Built(Built {
-        digest: outcome.digest,
-        names: outcome.names.iter().map(Reference::familiar).collect(),
-        pushed: outcome.pushed.iter().map(ToString::to_string).collect(),
-        written: outcome.written.iter().map(|path| path.display().to_string()).collect(),
-    }));
-    Ok(outcome)
+    let outcome = output::deliver(request, services, &built).await;
+    for (executor, _) in &built {
+        executor.settle().await;
+    }
+    outcome
 }
 
 /// Which part of a build an executor carries out.
@@ -105,21 +136,27 @@ pub(super) struct Part {
 struct Shared {
     workspace: Arc<Workspace>,
     fetcher: Fetcher,
-    pusher: Option<Pusher>,
+    pusher: Pusher,
+    caches: Caches,
     pool: Pool,
     sandbox: Arc<OnceCell<Arc<Sandbox>>>,
 }
 
 impl Shared {
-    fn new(request: &BuildRequest, services: &Arc<Services>, workspace: Arc<Workspace>) -> Self {
+    fn new(
+        request: &BuildRequest,
+        services: &Arc<Services>,
+        workspace: Arc<Workspace>,
+    ) -> Result<Self, BuildError> {
         // What killed builds have left is in nobody's way: it is cleared away beside the work.
         let sweeping = services.store.clone();
         std::mem::drop(tokio::task::spawn_blocking(move || sweeping.sweep()));
         let fetcher = Fetcher::new(&services.store, &services.client, &services.report);
         let pushed: Vec<Reference> = request.outputs.iter().flat_map(Output::pushed_names).cloned().collect();
-        let pusher = (!pushed.is_empty()).then(|| Pusher::new(services, &fetcher, pushed));
+        let pusher = Pusher::new(services, &fetcher, pushed);
+        let caches = Caches::open(request, services)?;
         let pool = Pool::new(NonZeroUsize::new(request.parallel).unwrap_or(NonZeroUsize::MIN));
-        Self { workspace, fetcher, pusher, pool, sandbox: Arc::default() }
+        Ok(Self { workspace, fetcher, pusher, caches, pool, sandbox: Arc::default() })
     }
 }
 
@@ -138,17 +175,18 @@ pub(super) struct Executor {
     pub(super) part: Part,
     images: BTreeMap<usize, Found>,
     pub(super) contexts: Arc<Contexts>,
-    keys: Keys,
-    pub(super) cache: LocalCache,
-    /// What was found in the cache.
-    known: BTreeMap<(StageIndex, usize), LayerRecord>,
-    made: BTreeMap<(StageIndex, usize), OnceCell<Made>>,
+    pub(super) keys: Keys,
+    pub(super) caches: Caches,
+    /// What was found in the caches.
+    known: BTreeMap<(StageIndex, usize), Known>,
+    pub(super) made: BTreeMap<(StageIndex, usize), OnceCell<Made>>,
     pub(super) fetcher: Fetcher,
     pub(super) roots: Roots,
     /// The threads that compress; as many read files.
     pub(super) pool: Pool,
     sandbox: Arc<OnceCell<Arc<Sandbox>>>,
-    pusher: Option<Pusher>,
+    pusher: Pusher,
+    pub(super) keeping: Keeping,
     /// Whether there is a step to be executed.
     pub(super) executes: bool,
     /// Steps that are executed at one time.
@@ -167,7 +205,8 @@ impl Executor {
         given: Given,
     ) -> Result<Self, BuildError> {
         let Planned { plan, images } = planned;
-        let Given { shared: Shared { workspace, fetcher, pusher, pool, sandbox }, fetched, part } = given;
+        let Given { shared: Shared { workspace, fetcher, pusher, caches, pool, sandbox }, fetched, part } =
+            given;
         let store = services.store.clone();
         let threads = pool.threads();
         let contexts = Arc::new(Contexts::open(&request, text.path.as_deref(), &store, fetched, threads)?);
@@ -180,15 +219,10 @@ impl Executor {
             })
             .await?
         };
-        let cache = LocalCache::new(&store);
-        let mut known = BTreeMap::new();
-        if !request.no_cache {
-            for (step, key) in keys.iter() {
-                if let Some(record) = cache.layer(&key.key)? {
-                    known.insert(*step, record);
-                }
-            }
-        }
+        let known = match request.no_cache {
+            true => BTreeMap::new(),
+            false => caches.look_up(&plan, &keys, &fetcher).await?,
+        };
         let made = keys.iter().map(|(step, _)| (*step, OnceCell::new())).collect();
         let turns = Semaphore::new(request.parallel.max(1));
         Ok(Self {
@@ -197,7 +231,7 @@ impl Executor {
             images,
             contexts,
             keys,
-            cache,
+            caches,
             known,
             made,
             fetcher,
@@ -205,6 +239,7 @@ impl Executor {
             pool,
             sandbox,
             pusher,
+            keeping: Keeping::new(request.cache_to.len()),
             executes: true,
             turns,
             plan,
@@ -216,7 +251,7 @@ impl Executor {
     /// Brings the layers of the stages that are needed, and makes the image. `runs` says whether there is a RUN to be executed.
     async fn run(self: &Arc<Self>, needed: &BTreeSet<StageIndex>, runs: bool) -> Result<Image, BuildError> {
         self.tell_start(needed, runs).await?;
-        if let Some(pusher) = self.pusher.as_ref().filter(|_| self.executes) {
+        if let Some(pusher) = self.pusher().filter(|_| self.executes) {
             pusher.check().await?;
             for layer in self.base_layers_of(self.plan.target) {
                 pusher.begin(&layer);
@@ -247,26 +282,8 @@ impl Executor {
         Ok(())
     }
 
-    /// The stages whose layers are needed: the target, what it is built upon, and what steps take files from that must
-    /// be executed.
     fn needed_stages(&self) -> BTreeSet<StageIndex> {
-        let mut needed = BTreeSet::new();
-        let mut open = vec![self.plan.target];
-        while let Some(index) = open.pop() {
-            let Some(stage) = self.plan.stage(index).filter(|_| needed.insert(index)) else { continue };
-            if let Base::Stage(base) = stage.base {
-                open.push(base);
-            }
-            for (number, step) in stage.steps.iter().enumerate() {
-                if !self.is_known(index, number) {
-                    open.extend(sources(step).into_iter().filter_map(|source| match source {
-                        Source::Stage(stage) => Some(*stage),
-                        _ => None,
-                    }));
-                }
-            }
-        }
-        needed
+        needed_stages(&self.plan, |stage, step| self.is_known(stage, step))
     }
 
     fn missing_steps<'a>(&'a self, needed: &'a BTreeSet<StageIndex>) -> impl Iterator<Item = &'a Step> {
@@ -283,7 +300,7 @@ impl Executor {
     }
 
     /// The layers that a stage gets from an image, which are known without any work.
-    fn base_layers_of(&self, index: StageIndex) -> Vec<Layer> {
+    pub(super) fn base_layers_of(&self, index: StageIndex) -> Vec<Layer> {
         match self.plan.stage(index).map(|stage| stage.base) {
             Some(Base::Image(number)) => self.image_layers(number),
             Some(Base::Stage(base)) => self.base_layers_of(base),
@@ -307,13 +324,14 @@ impl Executor {
             for number in 0..stage.steps.len() {
                 let Some(cell) = self.made.get(&(index, number)) else { continue };
                 let made = cell.get_or_try_init(|| self.make(stage, number, &layers)).await?;
+                self.keep(stage, number, made);
                 layers.push(made.layer.clone());
             }
             Ok(layers)
         })
     }
 
-    /// The layer of a step: from the cache, or made.
+    /// The layer of a step: from a cache, or made.
     async fn make(
         self: &Arc<Self>,
         stage: &Stage,
@@ -323,15 +341,8 @@ impl Executor {
         let (Some(step), Some(key)) = (stage.steps.get(number), self.keys.get(stage.index, number)) else {
             return Err(BuildError::refused("the plan has no such step"));
         };
-        let shown = self.shown(stage, number, step);
-        let place = self.place(stage, number);
-        if let Some(record) = self.known.get(&(stage.index, number)) {
-            let from = "local cache".to_owned();
-            self.services.report.event(Event::StepCached { step: shown, from });
-            self.cache.remember(&place, &key.parts)?;
-            let layer = Layer::of_record(record);
-            self.leaves(stage, &layer);
-            return Ok(Made { layer, created: record.created.clone() });
+        if let Some(known) = self.known.get(&(stage.index, number)) {
+            return self.found(stage, number, known, None);
         }
         for source in sources(step) {
             if let Source::Stage(index) = source {
@@ -339,7 +350,18 @@ impl Executor {
             }
         }
         let Ok(_turn) = self.turns.acquire().await else { return Err(BuildError::Cancelled) };
-        let live = Arc::new(self.services.report.step(shown));
+        let taken = self.with_contents(step, key).await.map_err(|error| self.located(step, error))?;
+        let key = taken.as_ref().unwrap_or(key);
+        let content = self.content_key(stage, number, key, below);
+        if let Some(content) = &content
+            && !self.request.no_cache
+            && let Some(known) =
+                self.caches.result(content, self.may_be_elsewhere(stage, number), &self.fetcher).await?
+        {
+            return self.found(stage, number, &known, Some(*content));
+        }
+        let live = Arc::new(self.services.report.step(self.shown(stage, number, step)));
+        let place = self.place(stage, number);
         self.keep_files(key)?;
         self.tell_miss(&live, &place, key)?;
         let made = self.execute(stage, number, key, below, &live).await;
@@ -352,34 +374,67 @@ impl Executor {
                 return Err(self.located(step, error));
             }
         };
-        let created = self.now();
-        let record = LayerRecord::of(&blob, &created, &step.title);
-        self.cache.put(&key.key, &record)?;
-        self.cache.remember(&place, &key.parts)?;
+        let record = LayerRecord::of(&blob, &self.now(), unix_now(), &step.title);
+        let cache = self.caches.store();
+        for key in [Some(key.key), content].into_iter().flatten() {
+            cache.put(&key, &record)?;
+        }
+        cache.remember(&place, &key.parts)?;
         if let Some(live) = live {
             live.layer(blob.digest, blob.size, blob.diff_size);
             live.done();
         }
         let layer = Layer::of_record(&record);
         self.leaves(stage, &layer);
-        Ok(Made { layer, created })
+        Ok(Made { layer, record, content, executed: true })
+    }
+
+    /// The layer of a step whose result was found.
+    fn found(
+        &self,
+        stage: &Stage,
+        number: usize,
+        known: &Known,
+        content: Option<Key>,
+    ) -> Result<Made, BuildError> {
+        let (Some(step), Some(key)) = (stage.steps.get(number), self.keys.get(stage.index, number)) else {
+            return Err(BuildError::refused("the plan has no such step"));
+        };
+        let Known { record, layer, from } = known;
+        let from = match content {
+            Some(_) => format!("{from}, by the same content"),
+            None => from.clone(),
+        };
+        self.services.report.event(Event::StepCached { step: self.shown(stage, number, step), from });
+        let cache = self.caches.store();
+        cache.remember(&self.place(stage, number), &key.parts)?;
+        // It counts from the moment on that the blob is here.
+        cache.put(&key.key, record)?;
+        self.leaves(stage, layer);
+        Ok(Made { layer: layer.clone(), record: record.clone(), content, executed: false })
     }
 
     /// A layer is there: if it is one of the target's, it leaves for the registry. Where nothing is executed there is no
     /// time to be gained by it, and the registry is asked for the whole image first.
     fn leaves(&self, stage: &Stage, layer: &Layer) {
+        if let Some(pusher) = self.pusher().filter(|_| self.executes && self.is_of_target(stage.index)) {
+            pusher.begin(layer);
+        }
+    }
+
+    /// Whether the layers of a stage are the image's.
+    pub(super) fn is_of_target(&self, stage: StageIndex) -> bool {
         let mut target = self.plan.stage(self.plan.target);
         while let Some(current) = target {
-            if current.index == stage.index
-                && let Some(pusher) = self.pusher.as_ref().filter(|_| self.executes)
-            {
-                pusher.begin(layer);
+            if current.index == stage {
+                return true;
             }
             target = match current.base {
                 Base::Stage(base) => self.plan.stage(base),
                 Base::Scratch | Base::Image(_) => None,
             };
         }
+        false
     }
 
     /// The sandbox, found out about when it is first needed.
@@ -417,7 +472,9 @@ impl Executor {
             config.created = Some(self.now());
         }
         let platform = stage.platform.clone();
-        let annotations = assemble::of(&self.request.annotations, AnnotationPlace::Manifest, Some(&platform));
+        let mut annotations =
+            assemble::of(&self.request.annotations, AnnotationPlace::Manifest, Some(&platform));
+        annotations.extend(self.inline_cache(stage)?);
         Image::new(config, layers.into_iter().zip(times).collect(), annotations)
     }
 
@@ -430,14 +487,19 @@ impl Executor {
         };
         times.extend((0..stage.steps.len()).map(|number| {
             let made = self.made.get(&(index, number)).and_then(OnceCell::get);
-            made.map(|made| made.created.clone())
+            made.map(|made| made.record.created.clone())
         }));
         times
     }
 
     /// Who pushes, if anything is to be pushed.
     pub(super) fn pusher(&self) -> Option<&Pusher> {
-        self.pusher.as_ref()
+        Some(&self.pusher).filter(|pusher| !pusher.names().is_empty())
+    }
+
+    /// Who pushes to caches.
+    pub(super) fn cache_pusher(&self) -> &Pusher {
+        &self.pusher
     }
 
     /// The platform that is built for.

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::error::BuildError;
-use super::layers::{Layer, Origin};
+use super::keeping::copy_blob;
+use super::layers::{CachedAt, Layer, Origin};
 use crate::image::Digest;
-use crate::layer::{LayerReader, Tree, TreeError};
+use crate::layer::{LayerReader, Tree, TreeError, copy_index, has_index, unpack_index};
 use crate::registry::{BlobSink, Client, Resume};
 use crate::report::{Direction, Outcome, Report, Transfer};
 use crate::store::{Claim, Download, Follower, Store};
@@ -36,6 +37,10 @@ struct Inner {
     report: Report,
     at_once: Semaphore,
     flights: Mutex<HashMap<Digest, Flight>>,
+    /// Where the indexes of layers can be had, by diff ID.
+    indexes: Mutex<HashMap<Digest, Layer>>,
+    /// Other stores that may have indexes.
+    lenders: Mutex<Vec<Store>>,
 }
 
 /// The bytes of a layer, whole or still coming in.
@@ -65,6 +70,8 @@ impl Fetcher {
             report: report.clone(),
             at_once: Semaphore::new(AT_ONCE),
             flights: Mutex::default(),
+            indexes: Mutex::default(),
+            lenders: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -92,15 +99,26 @@ impl Fetcher {
         if store.holds(&layer.digest, layer.size)? {
             return Ok(());
         }
-        let Origin::Registry { .. } = &layer.origin else {
-            // Opening it says best what is missing.
-            store.open_blob(&layer.digest)?;
-            return Ok(());
-        };
+        match &layer.origin {
+            Origin::Registry { .. } | Origin::Cache(CachedAt::Registry(_)) => {}
+            Origin::Cache(CachedAt::Directory(directory)) => {
+                let (directory, store, wanted) = (directory.clone(), store.clone(), layer.clone());
+                return blocking(move || copy_blob(&Store::open(directory)?, &store, &wanted))
+                    .await
+                    .map_err(|error| lost(layer, error));
+            }
+            Origin::Store => {
+                // Opening it says best what is missing.
+                store.open_blob(&layer.digest)?;
+                return Ok(());
+            }
+        }
         loop {
             match store.claim(&layer.digest, Some(layer.size))? {
                 Claim::Present(_) => return Ok(()),
-                Claim::Ours(download) => return self.download(layer, download).await,
+                Claim::Ours(download) => {
+                    return self.download(layer, download).await.map_err(|error| lost(layer, error));
+                }
                 // Both end by themselves; then there is another look.
                 Claim::Following(_) | Claim::Elsewhere => tokio::time::sleep(LOOK_AGAIN).await,
             }
@@ -108,12 +126,12 @@ impl Fetcher {
     }
 
     async fn download(&self, layer: &Layer, download: Download) -> Result<(), BuildError> {
-        let Origin::Registry { repository, what } = &layer.origin else { return Ok(()) };
+        let Some(repository) = layer.repository() else { return Ok(()) };
         let transfer = self.inner.report.transfer(
             Direction::Download,
             None,
             layer.digest,
-            what.clone(),
+            layer.what(),
             Some(layer.size),
         );
         let Ok(_turn) = self.inner.at_once.acquire().await else { return Err(BuildError::Cancelled) };
@@ -164,11 +182,57 @@ impl Fetcher {
         }
     }
 
+    /// Takes note of where the index of a layer can be had: `packed` is a layer that has it.
+    pub fn learn_index(&self, diff_id: Digest, packed: Layer) {
+        self.inner.indexes.lock().unwrap_or_else(PoisonError::into_inner).entry(diff_id).or_insert(packed);
+    }
+
+    /// Where the index of a layer can be had.
+    pub fn known_index(&self, diff_id: &Digest) -> Option<Layer> {
+        self.inner.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(diff_id).cloned()
+    }
+
+    /// Indexes may be taken from another store.
+    pub fn borrow_indexes(&self, store: &Store) {
+        self.inner.lenders.lock().unwrap_or_else(PoisonError::into_inner).push(store.clone());
+    }
+
+    /// Brings the indexes of layers that are not here and can be had without the layers.
+    async fn bring_indexes(&self, layers: &[Layer]) -> Result<(), BuildError> {
+        let lenders = self.inner.lenders.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut wanted = Vec::new();
+        for layer in layers {
+            if has_index(&self.inner.store, &layer.diff_id)? {
+                continue;
+            }
+            for lender in &lenders {
+                copy_index(lender, &self.inner.store, &layer.diff_id)?;
+            }
+            wanted.extend(self.known_index(&layer.diff_id).map(|packed| (layer.diff_id, packed)));
+        }
+        let all = wanted.iter().map(|(diff_id, packed)| self.bring_index(*diff_id, packed));
+        futures_util::future::join_all(all).await;
+        Ok(())
+    }
+
+    /// Brings an index. What cannot be had is made of the layer itself.
+    async fn bring_index(&self, diff_id: Digest, packed: &Layer) {
+        let brought = async {
+            let bytes = self.open(packed).await?;
+            let store = self.inner.store.clone();
+            blocking(move || Ok(unpack_index(&store, &diff_id, bytes)?)).await
+        };
+        if let Err(error) = brought.await {
+            tracing::warn!(%diff_id, %error, "the index of a layer cannot be had from the cache");
+        }
+    }
+
     /// The tree of an image's layers. Layers whose files are not known are read for it, and brought for that.
     ///
     /// # Errors
     /// If a layer cannot be brought or read, or is not what its diff ID says.
     pub async fn tree(&self, layers: &[Layer]) -> Result<Tree, BuildError> {
+        self.bring_indexes(layers).await?;
         loop {
             let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
             match Tree::open(&self.inner.store, &diff_ids) {
@@ -200,6 +264,16 @@ impl Fetcher {
                 Err(error)
             }
         }
+    }
+}
+
+/// The error of a layer that could not be had: that of a cache need not be the end.
+fn lost(layer: &Layer, error: BuildError) -> BuildError {
+    match &layer.origin {
+        Origin::Cache(cache) if !matches!(error, BuildError::Cancelled) => {
+            BuildError::CacheLost { cache: cache.to_string(), source: Box::new(error) }
+        }
+        _ => error,
     }
 }
 

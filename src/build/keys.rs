@@ -43,6 +43,12 @@ pub(super) struct Keys {
     stages: BTreeMap<StageIndex, Key>,
 }
 
+/// How layers are written.
+pub(super) fn layer_identity(options: &LayerOptions) -> String {
+    let epoch = options.clamp_mtime.map_or_else(|| "none".to_owned(), |epoch| epoch.to_string());
+    format!("{} epoch {epoch}", options.compression.identity())
+}
+
 impl Keys {
     /// Computes them. Reads the files of the contexts that steps select.
     pub fn compute(
@@ -51,8 +57,7 @@ impl Keys {
         options: &LayerOptions,
         text: &Text,
     ) -> Result<Self, BuildError> {
-        let epoch = options.clamp_mtime.map_or_else(|| "none".to_owned(), |epoch| epoch.to_string());
-        let layer = format!("{} epoch {epoch}", options.compression.identity());
+        let layer = layer_identity(options);
         let mut keys = Self::default();
         for stage in &plan.stages {
             let mut parent = match stage.base {

@@ -1,5 +1,8 @@
 //! Layers as a build handles them: what they are and where their bytes can be had.
 
+use std::fmt;
+use std::path::PathBuf;
+
 use super::error::{BuildError, ImageFault};
 use crate::cache::LayerRecord;
 use crate::image::{Descriptor, Digest, MediaType, Repository, media_type};
@@ -32,6 +35,26 @@ pub enum Origin {
         /// What it is, for people: `layer 1/2 of python:3.9-slim`.
         what: String,
     },
+    /// In a cache, which may lose it.
+    Cache(CachedAt),
+}
+
+/// Where a cache has a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CachedAt {
+    /// In a repository.
+    Registry(Repository),
+    /// In the store in a directory.
+    Directory(PathBuf),
+}
+
+impl fmt::Display for CachedAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(repository) => write!(f, "{repository}"),
+            Self::Directory(path) => write!(f, "`{}`", path.display()),
+        }
+    }
 }
 
 impl Layer {
@@ -78,6 +101,30 @@ impl Layer {
             media_type: record.media_type.clone(),
             diff_id: record.diff_id,
             origin: Origin::Store,
+        }
+    }
+
+    /// The same, to be had elsewhere.
+    pub fn at(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// The repository that has it, if one is known to.
+    pub fn repository(&self) -> Option<&Repository> {
+        match &self.origin {
+            Origin::Registry { repository, .. } | Origin::Cache(CachedAt::Registry(repository)) => {
+                Some(repository)
+            }
+            Origin::Store | Origin::Cache(CachedAt::Directory(_)) => None,
+        }
+    }
+
+    /// What it is, for people.
+    pub fn what(&self) -> String {
+        match &self.origin {
+            Origin::Registry { what, .. } => what.clone(),
+            Origin::Cache(_) => "cached layer".to_owned(),
+            Origin::Store => "layer".to_owned(),
         }
     }
 

@@ -11,6 +11,7 @@ use super::error::{BuildError, ImageFault};
 use super::fetch::Fetcher;
 use super::layers::{Layer, Origin};
 use super::request::Services;
+use crate::cache;
 use crate::image::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use crate::registry::{BlobOutcome, BlobUpload, ErrorKind, FileSource};
 use crate::report::{Direction, Outcome};
@@ -42,6 +43,8 @@ struct Blob {
     what: String,
     /// The layer it is, if it is one that may have to be brought here first.
     layer: Option<Layer>,
+    /// Repositories that have it.
+    mount_from: Vec<Repository>,
 }
 
 impl Pusher {
@@ -103,17 +106,44 @@ impl Pusher {
         tokio::spawn(async move { pusher.push_everywhere(&Blob::of(&layer)).await });
     }
 
+    /// Pushes a layer to a repository that a cache is in. One that is pushed with the image anyway, on the same registry, goes there
+    /// first, and is mounted from there.
+    ///
+    /// # Errors
+    /// If it cannot be pushed.
+    pub async fn cache_layer(
+        &self,
+        repository: &Repository,
+        layer: &Layer,
+        of_image: bool,
+    ) -> Result<(), BuildError> {
+        let mut blob = Blob::of(layer);
+        let near = |one: &&Repository| one.registry() == repository.registry() && *one != repository;
+        for own in self.inner.repositories.iter().filter(|_| of_image).filter(near) {
+            // What keeps it from there is said where the image is pushed.
+            if self.push_once(own, &blob).await.is_ok() {
+                blob.mount_from.push(own.clone());
+            }
+        }
+        self.push_once(repository, &blob).await
+    }
+
+    /// Pushes the one configuration that entries of a cache have.
+    ///
+    /// # Errors
+    /// If it cannot be pushed.
+    pub async fn cache_config(&self, repository: &Repository) -> Result<(), BuildError> {
+        let blob = self.inner.services.store.put(cache::CONFIG)?;
+        let blob = Blob::small(blob.digest, cache::CONFIG.len(), "configuration of the cache");
+        self.push_once(repository, &blob).await
+    }
+
     /// Pushes the blobs of an image that are not there yet.
     ///
     /// # Errors
     /// If one cannot be pushed.
     pub async fn finish(&self, image: &Image) -> Result<(), BuildError> {
-        let config = Blob {
-            digest: image.config_digest,
-            size: image.config.len() as u64,
-            what: "configuration".to_owned(),
-            layer: None,
-        };
+        let config = Blob::small(image.config_digest, image.config.len(), "configuration");
         let blobs: Vec<Blob> = image.layers.iter().map(Blob::of).chain([config]).collect();
         futures_util::future::try_join_all(blobs.iter().map(|blob| self.push_everywhere(blob))).await?;
         Ok(())
@@ -168,14 +198,13 @@ impl Pusher {
             format!("{} to {repository}", blob.what),
             Some(blob.size),
         );
-        let mount_from = blob.mount_from();
         // A blob that is not in the store is this machine's fault, not the registry's.
         let source = FileSource(services.store.path(&blob.digest));
         let upload = |progress| BlobUpload {
             digest: blob.digest,
             size: blob.size,
             source: &source,
-            mount_from: &mount_from,
+            mount_from: &blob.mount_from,
             progress,
         };
         let mut pushed = services.client.push_blob(repository, &upload(Some(transfer.teller()))).await;
@@ -206,18 +235,14 @@ impl Pusher {
 
 impl Blob {
     fn of(layer: &Layer) -> Self {
-        let what = match &layer.origin {
-            Origin::Registry { what, .. } => what.clone(),
-            Origin::Store => "layer".to_owned(),
-        };
-        Self { digest: layer.digest, size: layer.size, what, layer: Some(layer.clone()) }
+        let mount_from = layer.repository().cloned().into_iter().collect();
+        let (digest, size, what) = (layer.digest, layer.size, layer.what());
+        Self { digest, size, what, layer: Some(layer.clone()), mount_from }
     }
 
-    fn mount_from(&self) -> Vec<Repository> {
-        match self.layer.as_ref().map(|layer| &layer.origin) {
-            Some(Origin::Registry { repository, .. }) => vec![repository.clone()],
-            _ => Vec::new(),
-        }
+    /// Bytes that are in the store.
+    fn small(digest: Digest, size: usize, what: &str) -> Self {
+        Self { digest, size: size as u64, what: what.to_owned(), layer: None, mount_from: Vec::new() }
     }
 }
 

@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::context::address::Address;
-use crate::image::{Descriptor, Digest, Platform, Reference};
+use crate::image::{Descriptor, Digest, Platform, Reference, Repository};
 use crate::layer::Compression;
 use crate::registry::Client;
 use crate::report::Report;
@@ -41,6 +42,12 @@ pub struct BuildRequest {
     pub outputs: Vec<Output>,
     /// Use nothing of what earlier builds have left.
     pub no_cache: bool,
+    /// `--cache-from`, `--cache-repo`: where results of steps are looked for that are not in the store, in this order.
+    pub cache_from: Vec<CacheSource>,
+    /// `--cache-to`, `--cache-repo`: where results of steps are put besides.
+    pub cache_to: Vec<CacheSink>,
+    /// `--cache-ttl`: results that are older are not used.
+    pub cache_ttl: Option<Duration>,
     /// `SOURCE_DATE_EPOCH`: no time in the image is later. Seconds since 1970.
     pub source_date_epoch: Option<i64>,
     /// How layers are compressed.
@@ -51,6 +58,50 @@ pub struct BuildRequest {
     pub parallel: usize,
     /// The user's own umask: for files and directories that the user asked for. The process's is another.
     pub umask: u32,
+}
+
+/// Where results of steps are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheSource {
+    /// A repository that has an entry for each key; and what one of its images says of its own steps.
+    Registry {
+        /// The repository.
+        repository: Repository,
+        /// The image, if one may be such.
+        image: Option<Reference>,
+    },
+    /// A directory, itself a store.
+    Directory(PathBuf),
+}
+
+/// Where results of steps are put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheSink {
+    /// Where.
+    pub place: CachePlace,
+    /// Of which steps.
+    pub mode: CacheMode,
+}
+
+/// A place for results of steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CachePlace {
+    /// A repository that gets an entry for each key.
+    Registry(Repository),
+    /// A directory, itself a store.
+    Directory(PathBuf),
+    /// The manifest of the image that is built.
+    Inline,
+}
+
+/// Which steps' results a cache is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheMode {
+    /// Those whose layers are in the image.
+    #[default]
+    Min,
+    /// All.
+    Max,
 }
 
 /// What a step may know and nobody else. It prints as `***`.

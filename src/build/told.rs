@@ -47,7 +47,7 @@ impl Executor {
     pub(super) fn keep_files(&self, key: &StepKey) -> Result<(), BuildError> {
         const MOST: usize = 20_000;
         if let Some(selection) = key.selection.as_ref().filter(|selection| selection.files() <= MOST) {
-            self.cache.keep_files(&selection.digest(), || FileList(selection.list()))?;
+            self.caches.store().keep_files(&selection.digest(), || FileList(selection.list()))?;
         }
         Ok(())
     }
@@ -57,7 +57,7 @@ impl Executor {
         if self.request.no_cache {
             return Ok(());
         }
-        let explanation = self.cache.explain(place, &key.parts)?;
+        let explanation = self.caches.store().explain(place, &key.parts)?;
         let changes = explanation.changes().iter().map(|change| report::Change {
             what: change.what.clone(),
             before: change.before.clone(),

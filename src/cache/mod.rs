@@ -4,15 +4,21 @@
 //! counts as none. A trace remembers the fields of the key that a step had the last time the same line of the same
 //! Dockerfile was built; when the step is not found, the two are compared field by field.
 //!
+//! Records are on this machine ([`LocalCache`]), or on a registry, where pipelines share them ([`RegistryCache`], [`Chain`]).
+//!
 //! This room never runs anything and never changes an image: without it, builds are slower and equal.
 
+mod chain;
 mod explain;
 mod record;
+mod registry;
 
 use std::io::Write as _;
 
+pub use chain::{ANNOTATION, CONFIG, Chain, ChainStep, Found, PackedIndex};
 pub use explain::{Change, Explanation, FileList, Place};
 pub use record::LayerRecord;
+pub use registry::RegistryCache;
 
 use crate::image::Digest;
 use crate::plan::{Key, KeyPart};

@@ -20,13 +20,16 @@ pub struct LayerRecord {
     pub compression: String,
     /// When it was made, RFC 3339: the time that the image's history has for the step.
     pub created: String,
+    /// When the step was carried out, seconds since 1970: its age. `created` may be a time that was asked for.
+    #[serde(default)]
+    pub made: i64,
     /// The step as it was shown.
     pub title: String,
 }
 
 impl LayerRecord {
     /// The record of a layer just made.
-    pub fn of(blob: &LayerBlob, created: &str, title: &str) -> Self {
+    pub fn of(blob: &LayerBlob, created: &str, made: i64, title: &str) -> Self {
         Self {
             digest: blob.digest,
             size: blob.size,
@@ -34,6 +37,7 @@ impl LayerRecord {
             diff_id: blob.diff_id,
             compression: blob.compression.clone(),
             created: created.to_owned(),
+            made,
             title: title.to_owned(),
         }
     }

@@ -17,6 +17,7 @@ use crate::settings::{BuildFlags, Method};
 const SOURCE: &str = "Source";
 const IMAGE: &str = "Image";
 const RESULT: &str = "Result";
+const CACHE: &str = "Cache";
 const EXECUTION: &str = "Execution";
 
 const AFTER_HELP: &str = "\
@@ -106,8 +107,20 @@ pub struct BuildArgs {
     #[arg(long, value_name = "METHOD", help_heading = EXECUTION)]
     call: Option<String>,
     /// Use nothing of what earlier builds have left
-    #[arg(long, help_heading = EXECUTION)]
+    #[arg(long, help_heading = CACHE)]
     no_cache: bool,
+    /// Share the results of steps in a repository: the same as --cache-from and --cache-to with mode=max
+    #[arg(long, value_name = "REPOSITORY", help_heading = CACHE)]
+    cache_repo: Option<String>,
+    /// Look for results of steps there too: an image, or type=registry,ref=… or type=local,src=DIR
+    #[arg(long, value_name = "CACHE", help_heading = CACHE)]
+    cache_from: Vec<String>,
+    /// Put results of steps there too: type=registry,ref=…, type=local,dest=DIR or type=inline; mode=max for those of all stages
+    #[arg(long, value_name = "CACHE", help_heading = CACHE)]
+    cache_to: Vec<String>,
+    /// Use no result of a step that is older: 36h, 14d
+    #[arg(long, value_name = "AGE", help_heading = CACHE)]
+    cache_ttl: Option<String>,
     /// How many stages are worked on at one time, and how many threads read and compress [default: the number of processors]
     #[arg(long, value_name = "STAGES", help_heading = EXECUTION)]
     parallel: Option<String>,
@@ -135,6 +148,7 @@ impl BuildArgs {
             metadata_file,
             ..
         } = self;
+        let Self { cache_repo, cache_from, cache_to, cache_ttl, .. } = self;
         let Self { no_cache, parallel, require_isolation, registry, call, check, .. } = self;
         let flags = BuildFlags {
             context,
@@ -151,6 +165,10 @@ impl BuildArgs {
             outputs,
             push,
             no_cache,
+            cache_repo,
+            cache_from,
+            cache_to,
+            cache_ttl,
             compression,
             parallel,
             require_isolation,
@@ -260,6 +278,9 @@ mod tests {
             named_contexts: Vec::new(),
             outputs: Vec::new(),
             no_cache: false,
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
+            cache_ttl: None,
             source_date_epoch: None,
             compression: Compression::default(),
             require_isolation: false,

@@ -230,7 +230,7 @@ fn of_build(error: &BuildError) -> Kind {
         BuildError::Dockerfile(_) => Kind::Dockerfile,
         BuildError::Input { .. } | BuildError::Context(_) => Kind::Input,
         BuildError::Step { .. } => Kind::Step,
-        BuildError::Setup { source, .. } => of_build(source),
+        BuildError::Setup { source, .. } | BuildError::CacheLost { source, .. } => of_build(source),
         BuildError::Refused { .. } => Kind::Usage,
         BuildError::NotFound { .. } => Kind::NotFound,
         BuildError::Sandbox(error) => of_sandbox(error),

@@ -108,6 +108,14 @@ pub fn base(image: Option<&Digest>, platform: &Platform) -> Key {
     builder.finish().0
 }
 
+/// The key of what layers come to, whatever made them: by their diff IDs, the lowest first.
+pub fn layers(diff_ids: &[Digest]) -> Key {
+    let mut builder = KeyBuilder::new("layers");
+    let words: Vec<String> = diff_ids.iter().map(ToString::to_string).collect();
+    builder.list("layers", &words);
+    builder.finish().0
+}
+
 /// What a step depends on besides its own text.
 #[derive(Debug, Clone, Default)]
 pub struct Inputs {

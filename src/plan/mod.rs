@@ -28,7 +28,7 @@ use crate::image::{Descriptor, Digest, ImageConfig, Platform, Reference};
 
 pub use graph::{Base, Graph, Wanted};
 pub use history::COMMENT as HISTORY_COMMENT;
-pub use key::{Inputs, Key, KeyBuilder, KeyPart, base as base_key, step as step_key};
+pub use key::{Inputs, Key, KeyBuilder, KeyPart, base as base_key, layers as layers_key, step as step_key};
 pub use operation::{Operation, Remote, Run, RunMount, Script, Source, StageIndex, Transfer, Unpack};
 pub use outline::{Argument, CacheMount, Needed, Outline, Target, targets};
 

@@ -9,8 +9,8 @@ use super::flags::BuildFlags;
 use super::origin::{Given, Origin};
 use super::output::{self, Typed};
 use super::surroundings::Surroundings;
-use super::values::{compression, first, first_switch, pair, parallel, set};
-use super::{annotations, contexts, secrets, variables};
+use super::values::{age, compression, first, first_switch, pair, parallel, set};
+use super::{annotations, caches, contexts, secrets, variables};
 use crate::build::inspect::CHECK_ARGUMENT;
 use crate::build::request::{Annotation, BuildRequest, DockerfileSource, Output};
 use crate::dockerfile::CheckOptions;
@@ -73,6 +73,15 @@ pub(super) fn resolve(
         ],
         compression,
     )?;
+    let repository = first(
+        [flag(&flags.cache_repo, "--cache-repo"), variable(variables::CACHE_REPO), file.cache_repo.clone()],
+        caches::repository,
+    )?;
+    let ttl = first(
+        [flag(&flags.cache_ttl, "--cache-ttl"), variable(variables::CACHE_TTL), file.cache_ttl.clone()],
+        age,
+    )?;
+    let (cache_from, cache_to) = caches::resolve(repository, &flags.cache_from, &flags.cache_to)?;
     let request = BuildRequest {
         context: each("CONTEXT", flags.context.as_deref().unwrap_or("."), contexts::context)?,
         dockerfile: dockerfile(flags),
@@ -92,6 +101,9 @@ pub(super) fn resolve(
             file.no_cache.clone(),
         )?
         .value,
+        cache_from,
+        cache_to,
+        cache_ttl: ttl.map(|given| given.value),
         source_date_epoch,
         compression: wanted.or(asked.map(|given| given.value)).unwrap_or_default(),
         require_isolation: first_switch(

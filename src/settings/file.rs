@@ -23,7 +23,7 @@ const SYSTEM: &str = "/etc/cofferdam/config.toml";
 const USER: &str = "cofferdam/config.toml";
 
 /// The keys of the file itself.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "state-dir",
     "progress",
     "verbose",
@@ -32,6 +32,8 @@ const KEYS: [&str; 10] = [
     "require-isolation",
     "no-cache",
     "platform",
+    "cache-repo",
+    "cache-ttl",
     "registry-ca",
     "registry",
 ];
@@ -52,6 +54,8 @@ pub struct ConfigFile {
     pub(super) require_isolation: Option<Given<bool>>,
     pub(super) no_cache: Option<Given<bool>>,
     pub(super) platform: Option<Given<String>>,
+    pub(super) cache_repo: Option<Given<String>>,
+    pub(super) cache_ttl: Option<Given<String>>,
     pub(super) registry_ca: Vec<Given<PathBuf>>,
     pub(super) registries: Vec<(String, HostSection)>,
 }
@@ -162,6 +166,8 @@ impl Reader<'_> {
                 "require-isolation" => file.require_isolation = self.switch(&entry),
                 "no-cache" => file.no_cache = self.switch(&entry),
                 "platform" => file.platform = self.text(&entry),
+                "cache-repo" => file.cache_repo = self.text(&entry),
+                "cache-ttl" => file.cache_ttl = self.text(&entry),
                 "registry-ca" => file.registry_ca = self.paths(&entry),
                 "registry" => file.registries = self.registries(&entry),
                 _ => self.unknown(key.span(), &entry.key, &KEYS),

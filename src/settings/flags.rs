@@ -60,6 +60,14 @@ pub struct BuildFlags {
     pub push: bool,
     /// `--no-cache`
     pub no_cache: bool,
+    /// `--cache-repo`
+    pub cache_repo: Option<String>,
+    /// `--cache-from`, each as typed.
+    pub cache_from: Vec<String>,
+    /// `--cache-to`, each as typed.
+    pub cache_to: Vec<String>,
+    /// `--cache-ttl`
+    pub cache_ttl: Option<String>,
     /// `--compression`
     pub compression: Option<String>,
     /// `--parallel`

@@ -131,6 +131,20 @@ pub const BUILD: &[Key] = &[
         "use nothing of what earlier builds have left",
     ),
     key(
+        Some("--cache-repo REPOSITORY"),
+        Some(variables::CACHE_REPO),
+        Some("cache-repo"),
+        "none",
+        "share the results of steps in this repository",
+    ),
+    key(
+        Some("--cache-ttl AGE"),
+        Some(variables::CACHE_TTL),
+        Some("cache-ttl"),
+        "none",
+        "use no result of a step that is older: `36h`, `14d`",
+    ),
+    key(
         Some("--platform OS/ARCH,…"),
         Some(variables::PLATFORM),
         Some("platform"),

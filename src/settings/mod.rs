@@ -19,6 +19,7 @@
 
 mod annotations;
 mod build;
+mod caches;
 mod call;
 mod contexts;
 mod error;

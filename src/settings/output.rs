@@ -103,13 +103,13 @@ pub(super) fn parse(text: &str) -> Result<Typed, Problem> {
 }
 
 /// `key=value` fields that are taken one by one.
-struct Pairs {
+pub(super) struct Pairs {
     text: String,
     list: Vec<(String, String)>,
 }
 
 impl Pairs {
-    fn read(text: &str, found: &[String]) -> Result<Self, Problem> {
+    pub(super) fn read(text: &str, found: &[String]) -> Result<Self, Problem> {
         let mut list: Vec<(String, String)> = Vec::new();
         for field in found {
             let Some((key, value)) = field.split_once('=') else {
@@ -124,9 +124,14 @@ impl Pairs {
         Ok(Self { text: text.to_owned(), list })
     }
 
-    fn take(&mut self, key: &str) -> Option<String> {
+    pub(super) fn take(&mut self, key: &str) -> Option<String> {
         let at = self.list.iter().position(|(known, _)| known == key)?;
         Some(self.list.remove(at).1)
+    }
+
+    /// The keys that nobody has taken.
+    pub(super) fn left(&self) -> impl Iterator<Item = &str> {
+        self.list.iter().map(|(key, _)| key.as_str())
     }
 
     /// Refuses keys that the type does not know, and takes out those whose value is what is done anyway.
@@ -214,7 +219,7 @@ pub(super) fn tag(text: &str) -> Result<Reference, Problem> {
 }
 
 /// `a`, `b` and `c`
-fn list(words: &[&str]) -> String {
+pub(super) fn list(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
     match quoted.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),

@@ -41,7 +41,7 @@ pub fn parse_size(given: &Given<String>) -> Result<u64, SettingsError> {
     size(&given.value).map_err(|problem| problem.at(&given.origin))
 }
 
-fn age(text: &str) -> Result<Duration, Problem> {
+pub(super) fn age(text: &str) -> Result<Duration, Problem> {
     let wrong = || {
         Problem::new(text, "is no age: give numbers with `s`, `m`, `h`, `d` or `w`, such as `36h` or `7d`")
     };

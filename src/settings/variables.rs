@@ -28,8 +28,13 @@ pub const NO_CACHE: &str = "COFFERDAM_NO_CACHE";
 /// The platforms to build for, parted by commas.
 pub const PLATFORM: &str = "COFFERDAM_PLATFORM";
 
+/// The repository that results of steps are shared in.
+pub const CACHE_REPO: &str = "COFFERDAM_CACHE_REPO";
+/// How old a result may be that is used.
+pub const CACHE_TTL: &str = "COFFERDAM_CACHE_TTL";
+
 /// All of ours.
-pub const ALL: [&str; 12] = [
+pub const ALL: [&str; 14] = [
     CONFIG,
     STATE_DIR,
     PROGRESS,
@@ -42,6 +47,8 @@ pub const ALL: [&str; 12] = [
     REQUIRE_ISOLATION,
     NO_CACHE,
     PLATFORM,
+    CACHE_REPO,
+    CACHE_TTL,
 ];
 
 /// The latest time in an image, in seconds since 1970 (reproducible-builds.org, "SOURCE_DATE_EPOCH").

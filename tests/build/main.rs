@@ -6,6 +6,7 @@
 mod support;
 
 mod applications;
+mod caches;
 mod commands;
 mod determinism;
 mod differential;

@@ -1,0 +1,385 @@
+//! Results that are known before anything runs: those of the store, and those of the caches that are looked into.
+//!
+//! A cache is asked for the last step of the target first, because its answer tells of all steps below; only if it has none,
+//! for the others, all at once. A cache that cannot be asked is told of once, and left alone.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
+
+use super::error::BuildError;
+use super::fetch::Fetcher;
+use super::keys::Keys;
+use super::layers::{CachedAt, Layer, Origin};
+use super::request::{BuildRequest, CachePlace, CacheSource, Services};
+use super::steps::sources;
+use crate::cache::{Chain, ChainStep, Found, LayerRecord, LocalCache, PackedIndex, RegistryCache};
+use crate::image::{Platform, Reference};
+use crate::plan::{Base, Key, Plan, Source, StageIndex};
+use crate::registry::RegistryError;
+use crate::report::Report;
+use crate::store::Store;
+
+/// Questions that one cache is asked at a time.
+const AT_ONCE: usize = 16;
+
+/// A step of a plan.
+type At = (StageIndex, usize);
+
+/// The result of a step that need not be carried out.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub record: LayerRecord,
+    pub layer: Layer,
+    /// Where it was found, for people.
+    pub from: String,
+}
+
+/// The stages whose layers are needed: the target, what it is built upon, and what steps take files from that must be
+/// executed.
+pub(super) fn needed_stages(
+    plan: &Plan,
+    is_known: impl Fn(StageIndex, usize) -> bool,
+) -> BTreeSet<StageIndex> {
+    let mut needed = BTreeSet::new();
+    let mut open = vec![plan.target];
+    while let Some(index) = open.pop() {
+        let Some(stage) = plan.stage(index).filter(|_| needed.insert(index)) else { continue };
+        if let Base::Stage(base) = stage.base {
+            open.push(base);
+        }
+        for (number, step) in stage.steps.iter().enumerate() {
+            if !is_known(index, number) {
+                open.extend(sources(step).into_iter().filter_map(|source| match source {
+                    Source::Stage(stage) => Some(*stage),
+                    _ => None,
+                }));
+            }
+        }
+    }
+    needed
+}
+
+/// The caches of a build.
+#[derive(Debug, Clone)]
+pub(super) struct Caches {
+    store: LocalCache,
+    sources: Arc<Vec<Looked>>,
+    /// Results from before are not used; seconds since 1970.
+    oldest: Option<i64>,
+    report: Report,
+}
+
+/// A cache that is looked into.
+#[derive(Debug)]
+struct Looked {
+    place: Place,
+    failed: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Place {
+    Registry { cache: RegistryCache, image: Option<Reference> },
+    Directory { path: PathBuf, store: Store, cache: LocalCache },
+}
+
+/// What a cache has answered.
+struct Answer {
+    steps: Vec<ChainStep>,
+    indexes: Vec<PackedIndex>,
+    at: CachedAt,
+}
+
+impl Caches {
+    /// The caches of a request.
+    ///
+    /// # Errors
+    /// If a directory is there and is no store.
+    pub fn open(request: &BuildRequest, services: &Services) -> Result<Self, BuildError> {
+        let mut sources = Vec::new();
+        for source in request.cache_from.iter().filter(|_| !request.no_cache) {
+            let place = match source {
+                CacheSource::Registry { repository, image } => Place::Registry {
+                    cache: RegistryCache::new(&services.client, repository),
+                    image: image.clone(),
+                },
+                CacheSource::Directory(path) if path.join("oci-layout").exists() => {
+                    let store = Store::open(path)?;
+                    Place::Directory { path: path.clone(), cache: LocalCache::new(&store), store }
+                }
+                // The first build of all finds none.
+                CacheSource::Directory(path) => {
+                    services.report.note(format!("there is no cache in `{}` yet", path.display()));
+                    continue;
+                }
+            };
+            sources.push(Looked { place, failed: AtomicBool::new(false) });
+        }
+        for sink in &request.cache_to {
+            // It may lie in the context, which is to be the same in this build and in the next. If it cannot be made, that is
+            // said when something is to be put there.
+            if let CachePlace::Directory(path) = &sink.place {
+                let _ = std::fs::create_dir_all(path);
+            }
+        }
+        let age = request.cache_ttl.map(|age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        Ok(Self {
+            store: LocalCache::new(&services.store),
+            sources: Arc::new(sources),
+            oldest: age.map(|age| jiff::Timestamp::now().as_second().saturating_sub(age)),
+            report: services.report.clone(),
+        })
+    }
+
+    /// The results that are in the store.
+    pub fn store(&self) -> &LocalCache {
+        &self.store
+    }
+
+    /// The same without those beside the store.
+    pub fn alone(&self) -> Self {
+        Self { sources: Arc::default(), ..self.clone() }
+    }
+
+    /// Whether there are any beside the store.
+    pub fn has_others(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
+    /// Looks up what can be known of the results of a plan's steps.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or what is to be a cache can never be one.
+    pub async fn look_up(
+        &self,
+        plan: &Plan,
+        keys: &Keys,
+        fetcher: &Fetcher,
+    ) -> Result<BTreeMap<At, Known>, BuildError> {
+        let mut known = BTreeMap::new();
+        for (step, key) in keys.iter() {
+            if let Some(found) = self.in_store(&key.key)? {
+                known.insert(*step, found);
+            }
+        }
+        if self.sources.is_empty() {
+            return Ok(known);
+        }
+        self.lend_indexes(fetcher);
+        let mut by_key: HashMap<Key, Vec<At>> = HashMap::new();
+        for (step, key) in keys.iter() {
+            by_key.entry(key.key).or_default().push(*step);
+        }
+        let mut asked: BTreeSet<Key> = BTreeSet::new();
+        let mut questions: Vec<Key> = last_unknown(plan, keys, &known, plan.target).into_iter().collect();
+        // If all is in the store there is nothing to ask.
+        let mut images = if questions.is_empty() { Vec::new() } else { self.images(plan) };
+        while !questions.is_empty() {
+            asked.extend(questions.iter().copied());
+            let answers = stream::iter(questions.iter().map(|key| self.ask(*key)))
+                .buffer_unordered(AT_ONCE)
+                .filter_map(std::future::ready)
+                .collect::<Vec<Answer>>();
+            let of_images = join_all(std::mem::take(&mut images));
+            let (answers, of_images) = futures_util::future::join(answers, of_images).await;
+            let of_images = of_images.into_iter().collect::<Result<Vec<_>, _>>()?;
+            for answer in answers.into_iter().chain(of_images.into_iter().flatten()) {
+                self.take(answer, &by_key, fetcher, &mut known)?;
+            }
+            questions = next_questions(plan, keys, &known, &asked);
+        }
+        Ok(known)
+    }
+
+    /// The result of a step by one key alone: from the store, or if `everywhere`, from the others.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn result(
+        &self,
+        key: &Key,
+        everywhere: bool,
+        fetcher: &Fetcher,
+    ) -> Result<Option<Known>, BuildError> {
+        if let Some(found) = self.in_store(key)? {
+            return Ok(Some(found));
+        }
+        if !everywhere {
+            return Ok(None);
+        }
+        let Some(answer) = self.ask(*key).await else { return Ok(None) };
+        learn_indexes(&answer, fetcher);
+        let Some(step) = answer.steps.last().filter(|step| self.is_fresh(&step.record)) else {
+            return Ok(None);
+        };
+        Ok(Some(known_at(&step.record, &answer.at)))
+    }
+
+    fn in_store(&self, key: &Key) -> Result<Option<Known>, BuildError> {
+        let Some(record) = self.store.layer(key)?.filter(|record| self.is_fresh(record)) else {
+            return Ok(None);
+        };
+        let (layer, from) = (Layer::of_record(&record), "local cache".to_owned());
+        Ok(Some(Known { record, layer, from }))
+    }
+
+    fn is_fresh(&self, record: &LayerRecord) -> bool {
+        self.oldest.is_none_or(|oldest| record.made >= oldest)
+    }
+
+    fn take(
+        &self,
+        answer: Answer,
+        by_key: &HashMap<Key, Vec<At>>,
+        fetcher: &Fetcher,
+        known: &mut BTreeMap<At, Known>,
+    ) -> Result<(), BuildError> {
+        learn_indexes(&answer, fetcher);
+        for step in answer.steps.iter().filter(|step| self.is_fresh(&step.record)) {
+            for at in by_key.get(&step.key).into_iter().flatten() {
+                known.entry(*at).or_insert_with(|| known_at(&step.record, &answer.at));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks all caches for a key. The first that has it counts.
+    async fn ask(&self, key: Key) -> Option<Answer> {
+        let all = self.sources.iter().map(|source| self.ask_one(source, key));
+        join_all(all).await.into_iter().flatten().next()
+    }
+
+    async fn ask_one(&self, source: &Looked, key: Key) -> Option<Answer> {
+        if source.failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        match &source.place {
+            Place::Registry { cache, .. } => {
+                let chain = self.or_told(source, cache, cache.chain(&key).await)?;
+                Some(answer(chain?, cache))
+            }
+            Place::Directory { path, cache, .. } => match cache.layer(&key) {
+                Ok(record) => {
+                    let steps = vec![ChainStep { key, record: record? }];
+                    Some(Answer { steps, indexes: Vec::new(), at: CachedAt::Directory(path.clone()) })
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a cache cannot be read");
+                    None
+                }
+            },
+        }
+    }
+
+    /// What the images say of their own steps that may be caches.
+    fn images<'a>(
+        &'a self,
+        plan: &Plan,
+    ) -> Vec<impl Future<Output = Result<Option<Answer>, BuildError>> + 'a> {
+        let platform = plan.stage(plan.target).map_or_else(Platform::host, |stage| stage.platform.clone());
+        let of = |source: &'a Looked| match &source.place {
+            Place::Registry { cache, image: Some(image) } => Some((source, cache, image, platform.clone())),
+            _ => None,
+        };
+        let images: Vec<_> = self.sources.iter().filter_map(of).collect();
+        images
+            .into_iter()
+            .map(|(source, cache, image, platform)| async move {
+                match self.or_told(source, cache, cache.of_image(image, &platform).await) {
+                    Some(Found::Chain(chain)) => Ok(Some(answer(chain, cache))),
+                    Some(Found::BuildKit) => Err(BuildError::Refused {
+                        what: format!(
+                            "`{image}` is a cache of BuildKit, whose keys only BuildKit can compute"
+                        ),
+                        hint: Some("share results in a repository with `--cache-repo`".to_owned()),
+                    }),
+                    Some(Found::Other) | None => Ok(None),
+                }
+            })
+            .collect()
+    }
+
+    /// Tells of a failure, the first time.
+    fn or_told<T>(
+        &self,
+        source: &Looked,
+        cache: &RegistryCache,
+        asked: Result<T, RegistryError>,
+    ) -> Option<T> {
+        match asked {
+            Ok(found) => Some(found),
+            Err(error) => {
+                if !source.failed.swap(true, Ordering::Relaxed) {
+                    let text = format!("the cache {} cannot be used: {error}", cache.repository());
+                    match error.hint() {
+                        Some(hint) => self.report.warn_with(text, hint),
+                        None => self.report.warn(text),
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    fn lend_indexes(&self, fetcher: &Fetcher) {
+        for source in self.sources.iter() {
+            if let Place::Directory { store, .. } = &source.place {
+                fetcher.borrow_indexes(store);
+            }
+        }
+    }
+}
+
+fn answer(chain: Chain, cache: &RegistryCache) -> Answer {
+    let at = CachedAt::Registry(cache.repository().clone());
+    Answer { steps: chain.steps, indexes: chain.indexes, at }
+}
+
+fn known_at(record: &LayerRecord, at: &CachedAt) -> Known {
+    let layer = Layer::of_record(record).at(Origin::Cache(at.clone()));
+    Known { record: record.clone(), layer, from: at.to_string() }
+}
+
+fn learn_indexes(answer: &Answer, fetcher: &Fetcher) {
+    let CachedAt::Registry(repository) = &answer.at else { return };
+    for index in &answer.indexes {
+        let what = "list of a layer's files".to_owned();
+        let packed = Layer {
+            digest: index.digest,
+            size: index.size,
+            media_type: index.media_type.clone(),
+            diff_id: index.digest,
+            origin: Origin::Registry { repository: repository.clone(), what },
+        };
+        fetcher.learn_index(index.diff_id, packed);
+    }
+}
+
+/// The key of a stage's last step, if its result is not known.
+fn last_unknown(plan: &Plan, keys: &Keys, known: &BTreeMap<At, Known>, index: StageIndex) -> Option<Key> {
+    let last = plan.stage(index)?.steps.len().checked_sub(1)?;
+    let key = keys.get(index, last)?.key;
+    (!known.contains_key(&(index, last))).then_some(key)
+}
+
+/// What is to be asked when `asked` has been: of each stage that is needed the last step, then the rest.
+fn next_questions(plan: &Plan, keys: &Keys, known: &BTreeMap<At, Known>, asked: &BTreeSet<Key>) -> Vec<Key> {
+    let mut questions = BTreeSet::new();
+    for index in needed_stages(plan, |stage, step| known.contains_key(&(stage, step))) {
+        match last_unknown(plan, keys, known, index) {
+            Some(last) if !asked.contains(&last) => {
+                questions.insert(last);
+            }
+            _ => {
+                let steps = plan.stage(index).map_or(0, |stage| stage.steps.len());
+                let unknown = (0..steps).filter(|step| !known.contains_key(&(index, *step)));
+                questions.extend(unknown.filter_map(|step| keys.get(index, step)).map(|key| key.key));
+            }
+        }
+    }
+    questions.into_iter().filter(|key| !asked.contains(key)).collect()
+}
