@@ -2,37 +2,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::future::try_join_all;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::assemble::{self, Image};
-use super::bring;
 use super::contexts::Contexts;
 use super::error::BuildError;
 use super::fetch::{Fetcher, blocking};
 use super::images::Found;
-use super::inputs::{self, Planned, Text};
+use super::inputs::{Planned, Text};
 use super::keeping::{Keeping, unix_now};
 use super::keys::Keys;
 use super::layers::Layer;
 use super::lookup::{Caches, Known, needed_stages};
-use super::output;
 use super::push::Pusher;
-use super::request::{AnnotationPlace, BuildOutcome, BuildRequest, Output, Services};
+use super::request::{AnnotationPlace, BuildRequest, Services};
 use super::roots::Roots;
 use super::steps::sources;
 use super::told::tell_failure;
 use super::transfer::Origin;
 use crate::cache::LayerRecord;
-use crate::image::{Platform, Reference};
+use crate::image::Platform;
 use crate::layer::{LayerOptions, LayerWriter, Pool};
-use crate::plan::{Base, Key, Operation, Plan, Remote, Source, Stage, StageIndex, Step};
-use crate::registry::with_causes;
-use crate::report::{Built, Event, Started};
+use crate::plan::{Base, Key, Plan, Remote, Source, Stage, StageIndex, Step};
+use crate::report::{Event, Started};
 use crate::sandbox::{Protection, Sandbox, SandboxError};
 use crate::store::Workspace;
 
@@ -47,81 +44,6 @@ pub(super) struct Made {
     pub executed: bool,
 }
 
-/// Builds.
-pub(super) async fn build(
-    request: BuildRequest,
-    services: Arc<Services>,
-) -> Result<BuildOutcome, BuildError> {
-    let workspace = Arc::new(services.store.workspace()?);
-    let request = match bring::is_here(&request) {
-        true => request,
-        false => bring::contexts(request, &services, &workspace).await?,
-    };
-    let text = Text::read(&request)?;
-    let mut shared = Shared::new(&request, &services, workspace)?;
-    let outcome = match attempt(&request, &services, &text, &shared).await {
-        Err(error) if shared.caches.has_others() && error.is_of_lost_cache() => {
-            services.report.warn(format!("{}: building without it", with_causes(&error)));
-            shared.caches = shared.caches.alone();
-            attempt(&request, &services, &text, &shared).await
-        }
-        outcome => outcome,
-    }?;
-    services.report.event(Event::Built(Built {
-        digest: outcome.digest,
-        names: outcome.names.iter().map(Reference::familiar).collect(),
-        pushed: outcome.pushed.iter().map(ToString::to_string).collect(),
-        written: outcome.written.iter().map(|path| path.display().to_string()).collect(),
-    }));
-    Ok(outcome)
-}
-
-/// Builds for all platforms, and delivers.
-async fn attempt(
-    request: &BuildRequest,
-    services: &Arc<Services>,
-    text: &Text,
-    shared: &Shared,
-) -> Result<BuildOutcome, BuildError> {
-    let platforms: Vec<Option<Platform>> = match request.platforms.as_slice() {
-        [] => vec![None],
-        platforms => platforms.iter().cloned().map(Some).collect(),
-    };
-    let several = platforms.len() > 1;
-    let mut built: Vec<(Arc<Executor>, Image)> = Vec::new();
-    let mut fetched = BTreeMap::new();
-    let mut steps = 0;
-    // One after the other: what two platforms share has been made when the second comes to it.
-    for platform in platforms {
-        let request = BuildRequest { platforms: platform.clone().into_iter().collect(), ..request.clone() };
-        let planned = inputs::plan(&request, services, text).await?;
-        bring::sources(&mut fetched, &planned.plan, text, &request, services, &shared.workspace).await?;
-        let part = Part { steps_before: steps, platform: platform.filter(|_| several) };
-        let given = Given { shared: shared.clone(), fetched: fetched.clone(), part };
-        let mut executor =
-            Executor::prepare(request, Arc::clone(services), text.clone(), planned, given).await?;
-        steps += executor.plan.stages.iter().map(|stage| stage.steps.len()).sum::<usize>();
-        let needed = executor.needed_stages();
-        let (executes, runs) = {
-            let mut missing = executor.missing_steps(&needed).peekable();
-            (missing.peek().is_some(), missing.any(|step| matches!(step.operation, Operation::Run(_))))
-        };
-        executor.executes = executes;
-        let executor = Arc::new(executor);
-        let image = executor.run(&needed, runs).await;
-        // What was made before a failure is worth as much.
-        if image.is_err() {
-            executor.settle().await;
-        }
-        built.push((executor, image?));
-    }
-    let outcome = output::deliver(request, services, &built).await;
-    for (executor, _) in &built {
-        executor.settle().await;
-    }
-    outcome
-}
-
 /// Which part of a build an executor carries out.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Part {
@@ -133,38 +55,20 @@ pub(super) struct Part {
 
 /// What a build has once, however many platforms it is for.
 #[derive(Clone)]
-struct Shared {
-    workspace: Arc<Workspace>,
-    fetcher: Fetcher,
-    pusher: Pusher,
-    caches: Caches,
-    pool: Pool,
-    sandbox: Arc<OnceCell<Arc<Sandbox>>>,
-}
-
-impl Shared {
-    fn new(
-        request: &BuildRequest,
-        services: &Arc<Services>,
-        workspace: Arc<Workspace>,
-    ) -> Result<Self, BuildError> {
-        // What killed builds have left is in nobody's way: it is cleared away beside the work.
-        let sweeping = services.store.clone();
-        std::mem::drop(tokio::task::spawn_blocking(move || sweeping.sweep()));
-        let fetcher = Fetcher::new(&services.store, &services.client, &services.report);
-        let pushed: Vec<Reference> = request.outputs.iter().flat_map(Output::pushed_names).cloned().collect();
-        let pusher = Pusher::new(services, &fetcher, pushed);
-        let caches = Caches::open(request, services)?;
-        let pool = Pool::new(NonZeroUsize::new(request.parallel).unwrap_or(NonZeroUsize::MIN));
-        Ok(Self { workspace, fetcher, pusher, caches, pool, sandbox: Arc::default() })
-    }
+pub(super) struct Shared {
+    pub workspace: Arc<Workspace>,
+    pub fetcher: Fetcher,
+    pub pusher: Pusher,
+    pub caches: Caches,
+    pub pool: Pool,
+    pub sandbox: Arc<OnceCell<Arc<Sandbox>>>,
 }
 
 /// What an executor is given besides its plan.
-struct Given {
-    shared: Shared,
-    fetched: BTreeMap<Remote, Origin>,
-    part: Part,
+pub(super) struct Given {
+    pub shared: Shared,
+    pub fetched: BTreeMap<Remote, Origin>,
+    pub part: Part,
 }
 
 pub(super) struct Executor {
@@ -178,7 +82,7 @@ pub(super) struct Executor {
     pub(super) keys: Keys,
     pub(super) caches: Caches,
     /// What was found in the caches.
-    known: BTreeMap<(StageIndex, usize), Known>,
+    pub(super) known: BTreeMap<(StageIndex, usize), Known>,
     pub(super) made: BTreeMap<(StageIndex, usize), OnceCell<Made>>,
     pub(super) fetcher: Fetcher,
     pub(super) roots: Roots,
@@ -197,7 +101,7 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, BuildError>> + Send + 
 
 impl Executor {
     /// Opens the contexts, computes all keys and looks them up.
-    async fn prepare(
+    pub(super) async fn prepare(
         request: BuildRequest,
         services: Arc<Services>,
         text: Text,
@@ -225,7 +129,7 @@ impl Executor {
         };
         let made = keys.iter().map(|(step, _)| (*step, OnceCell::new())).collect();
         let turns = Semaphore::new(request.parallel.max(1));
-        Ok(Self {
+        let mut executor = Self {
             text,
             part,
             images,
@@ -240,19 +144,38 @@ impl Executor {
             sandbox,
             pusher,
             keeping: Keeping::new(request.cache_to.len()),
-            executes: true,
+            executes: false,
             turns,
             plan,
             request,
             services,
-        })
+        };
+        let executes = executor.missing_steps(&executor.needed_stages()).next().is_some();
+        executor.executes = executes;
+        Ok(executor)
     }
 
     /// Brings the layers of the stages that are needed, and makes the image. `runs` says whether there is a RUN to be executed.
-    async fn run(self: &Arc<Self>, needed: &BTreeSet<StageIndex>, runs: bool) -> Result<Image, BuildError> {
+    pub(super) async fn run(
+        self: &Arc<Self>,
+        needed: &BTreeSet<StageIndex>,
+        runs: bool,
+    ) -> Result<Image, BuildError> {
         self.tell_start(needed, runs).await?;
+        if self.request.explain {
+            self.learn_traces().await?;
+            self.tell_explanations(&self.services.report)?;
+        }
+        if self.executes {
+            let check = async {
+                match self.pusher() {
+                    Some(pusher) => pusher.check().await,
+                    None => Ok(()),
+                }
+            };
+            futures_util::future::try_join(check, self.learn_traces()).await?;
+        }
         if let Some(pusher) = self.pusher().filter(|_| self.executes) {
-            pusher.check().await?;
             for layer in self.base_layers_of(self.plan.target) {
                 pusher.begin(&layer);
             }
@@ -282,11 +205,16 @@ impl Executor {
         Ok(())
     }
 
-    fn needed_stages(&self) -> BTreeSet<StageIndex> {
+    /// The stages whose layers are needed.
+    pub(super) fn needed_stages(&self) -> BTreeSet<StageIndex> {
         needed_stages(&self.plan, |stage, step| self.is_known(stage, step))
     }
 
-    fn missing_steps<'a>(&'a self, needed: &'a BTreeSet<StageIndex>) -> impl Iterator<Item = &'a Step> {
+    /// Their steps that are in no cache.
+    pub(super) fn missing_steps<'a>(
+        &'a self,
+        needed: &'a BTreeSet<StageIndex>,
+    ) -> impl Iterator<Item = &'a Step> {
         let stages = self.plan.stages.iter().filter(|stage| needed.contains(&stage.index));
         stages.flat_map(|stage| {
             let missing = |(number, _): &(usize, &Step)| !self.is_known(stage.index, *number);
@@ -364,6 +292,7 @@ impl Executor {
         let place = self.place(stage, number);
         self.keep_files(key)?;
         self.tell_miss(&live, &place, key)?;
+        self.keeping.executed.store(true, Ordering::Relaxed);
         let made = self.execute(stage, number, key, below, &live).await;
         // Nobody else has it any more: what the step was given has been dropped with it.
         let live = Arc::into_inner(live);

@@ -33,7 +33,9 @@ const BELIEVED: i64 = 24 * 3600;
 /// What is under way.
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
-    tasks: Mutex<JoinSet<()>>,
+    pub(super) tasks: Mutex<JoinSet<()>>,
+    /// Whether a step was carried out.
+    pub(super) executed: AtomicBool,
     begun: Mutex<BTreeSet<(StageIndex, usize)>>,
     packed: Mutex<HashMap<Digest, Arc<OnceCell<Option<Layer>>>>>,
     /// Caches that have failed, by their number.
@@ -303,6 +305,7 @@ pub(super) fn unix_now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+/// A lock whose holder never panics half-way through a change.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -140,6 +140,14 @@ impl Caches {
         &self.store
     }
 
+    /// Those that are registries.
+    pub fn registries(&self) -> impl Iterator<Item = &RegistryCache> {
+        self.sources.iter().filter_map(|source| match &source.place {
+            Place::Registry { cache, .. } if !source.failed.load(Ordering::Relaxed) => Some(cache),
+            Place::Registry { .. } | Place::Directory { .. } => None,
+        })
+    }
+
     /// The same without those beside the store.
     pub fn alone(&self) -> Self {
         Self { sources: Arc::default(), ..self.clone() }

@@ -14,9 +14,11 @@ mod assemble;
 mod bring;
 mod contents;
 mod contexts;
+mod course;
 mod directory;
 mod error;
 mod executor;
+pub mod explain;
 mod extract;
 mod fetch;
 mod ignored;
@@ -37,6 +39,7 @@ mod run;
 mod steps;
 pub mod succeed;
 mod told;
+mod traces;
 pub mod transfer;
 mod users;
 pub mod validate;
@@ -53,9 +56,24 @@ use request::{BuildOutcome, BuildRequest, Services};
 /// Why there is no image.
 pub async fn build(request: BuildRequest, services: Services) -> Result<BuildOutcome, BuildError> {
     let cancellation = services.cancellation.clone();
-    let work = executor::build(request, Arc::new(services));
+    let work = course::build(request, Arc::new(services));
     tokio::select! {
         outcome = work => outcome,
+        () = cancellation.cancelled() => Err(BuildError::Cancelled),
+    }
+}
+
+/// Says of each step of a build whether it would be carried out, and why. Nothing is.
+///
+/// # Errors
+/// Why that cannot be said.
+pub async fn explain(
+    request: BuildRequest,
+    services: Services,
+) -> Result<Vec<explain::Explained>, BuildError> {
+    let cancellation = services.cancellation.clone();
+    tokio::select! {
+        explained = course::explain(request, Arc::new(services)) => explained,
         () = cancellation.cancelled() => Err(BuildError::Cancelled),
     }
 }

@@ -48,6 +48,8 @@ pub struct BuildRequest {
     pub cache_to: Vec<CacheSink>,
     /// `--cache-ttl`: results that are older are not used.
     pub cache_ttl: Option<Duration>,
+    /// `--explain`: say of each step what becomes of it, and why, before the first is carried out.
+    pub explain: bool,
     /// `SOURCE_DATE_EPOCH`: no time in the image is later. Seconds since 1970.
     pub source_date_epoch: Option<i64>,
     /// How layers are compressed.

@@ -33,13 +33,18 @@ impl Executor {
     pub(super) fn place(&self, stage: &Stage, number: usize) -> Place {
         let name = stage.name.clone().unwrap_or_else(|| stage.index.to_string());
         Place {
-            dockerfile: format!("{}\0{}", self.contexts.directory().display(), self.text.name),
+            dockerfile: self.dockerfile(),
             stage: match &self.part.platform {
                 Some(platform) => format!("{platform} {name}"),
                 None => name,
             },
             step: number,
         }
+    }
+
+    /// The Dockerfile and its context, as the user knows them.
+    pub(super) fn dockerfile(&self) -> String {
+        format!("{}\0{}", self.contexts.directory().display(), self.text.name)
     }
 
     /// Keeps the list of the files that a step selects, for the message of a later miss. Of very many files it is not worth
@@ -57,18 +62,24 @@ impl Executor {
         if self.request.no_cache {
             return Ok(());
         }
+        let (reason, changes) = self.why_missing(place, key)?;
+        self.services.report.event(Event::CacheMiss { step: live.id(), reason, changes });
+        Ok(())
+    }
+
+    /// Why a step was not found, and the inputs that are not what they were.
+    pub(super) fn why_missing(
+        &self,
+        place: &Place,
+        key: &StepKey,
+    ) -> Result<(String, Vec<report::Change>), BuildError> {
         let explanation = self.caches.store().explain(place, &key.parts)?;
         let changes = explanation.changes().iter().map(|change| report::Change {
             what: change.what.clone(),
             before: change.before.clone(),
             after: change.after.clone(),
         });
-        self.services.report.event(Event::CacheMiss {
-            step: live.id(),
-            reason: explanation.reason(),
-            changes: changes.collect(),
-        });
-        Ok(())
+        Ok((explanation.reason(), changes.collect()))
     }
 
     /// The error of a step that ran and failed.

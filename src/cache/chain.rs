@@ -134,22 +134,34 @@ impl Chain {
         let indexes = self.indexes.iter().map(|index| {
             Descriptor::new(MediaType::from(index.media_type.as_str()), index.size, index.digest)
         });
-        let config =
-            Descriptor::new(MediaType::from(media_type::OCI_CONFIG), CONFIG.len() as u64, Digest::of(CONFIG));
         let mut layers: Vec<Descriptor> = layers.chain(indexes).collect();
         // Some registries count a layer that is named twice as an error.
         let mut seen = std::collections::HashSet::new();
         layers.retain(|layer| seen.insert(layer.digest().to_string()));
-        let manifest = ImageManifestBuilder::default()
-            .schema_version(2_u32)
-            .media_type(media_type::OCI_MANIFEST)
-            .config(config)
-            .layers(layers)
-            .annotations(HashMap::from([(ANNOTATION.to_owned(), self.annotation()?)]))
-            .build()
-            .map_err(serde::ser::Error::custom)?;
-        serde_json::to_vec(&manifest)
+        manifest(layers, Some((ANNOTATION, self.annotation()?)))
     }
+}
+
+/// A manifest of what a cache keeps.
+///
+/// # Errors
+/// If it cannot be serialised.
+pub(super) fn manifest(
+    layers: Vec<Descriptor>,
+    annotation: Option<(&str, String)>,
+) -> serde_json::Result<Vec<u8>> {
+    let config =
+        Descriptor::new(MediaType::from(media_type::OCI_CONFIG), CONFIG.len() as u64, Digest::of(CONFIG));
+    let annotations = annotation.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(2_u32)
+        .media_type(media_type::OCI_MANIFEST)
+        .config(config)
+        .layers(layers)
+        .annotations(annotations.collect::<HashMap<_, _>>())
+        .build()
+        .map_err(serde::ser::Error::custom)?;
+    serde_json::to_vec(&manifest)
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ pub(super) fn compare(
     let mut changes = Vec::new();
     for (name, value) in &before {
         match after.get(name) {
-            Some(now) if now == value => {}
+            Some(now) if is_same(value, now) => {}
             Some(now) if name.0 == FILES => changes.extend(changed_files(value, now, files)?),
             Some(now) => changes.push(change(name, Some(value), Some(now))),
             None => changes.push(change(name, Some(value), None)),
@@ -134,8 +134,18 @@ fn by_name(parts: &[KeyPart]) -> BTreeMap<(&str, usize), &str> {
     fields
 }
 
+/// Whether a field has the value that it had: itself, or its digest.
+fn is_same(before: &str, now: &str) -> bool {
+    before == now || before.parse::<Digest>().is_ok_and(|before| before == Digest::of(now.as_bytes()))
+}
+
 fn change(name: &(&str, usize), before: Option<&str>, after: Option<&str>) -> Change {
-    Change { what: name.0.to_owned(), before: before.map(str::to_owned), after: after.map(str::to_owned) }
+    // Of a value that is not known the digest says nothing to anybody.
+    let shown = |value: &str| match value.parse::<Digest>() {
+        Ok(_) if name.0.starts_with("environment ") => "another value".to_owned(),
+        _ => value.to_owned(),
+    };
+    Change { what: name.0.to_owned(), before: before.map(shown), after: after.map(str::to_owned) }
 }
 
 /// The files that differ between two selections, if both lists are still known.

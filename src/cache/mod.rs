@@ -12,6 +12,7 @@ mod chain;
 mod explain;
 mod record;
 mod registry;
+mod trace;
 
 use std::io::Write as _;
 
@@ -19,6 +20,7 @@ pub use chain::{ANNOTATION, CONFIG, Chain, ChainStep, Found, PackedIndex};
 pub use explain::{Change, Explanation, FileList, Place};
 pub use record::LayerRecord;
 pub use registry::RegistryCache;
+pub use trace::{Trace, trace_tag};
 
 use crate::image::Digest;
 use crate::plan::{Key, KeyPart};
@@ -60,6 +62,19 @@ impl LocalCache {
         self.store.put_record(LAYERS, &key.to_string(), record)
     }
 
+    /// All layers that are remembered and here.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn list(&self) -> Result<Vec<(Key, LayerRecord)>, StoreError> {
+        let mut found = Vec::new();
+        for key in self.store.record_keys(LAYERS)? {
+            let Ok(key) = key.parse::<Key>() else { continue };
+            found.extend(self.layer(&key)?.map(|record| (key, record)));
+        }
+        Ok(found)
+    }
+
     /// Why the step at `place`, whose key has the fields `parts`, has no result: what has changed since the last time.
     ///
     /// # Errors
@@ -85,6 +100,14 @@ impl LocalCache {
             source,
         })?;
         writer.commit(explain::FILE_LISTS, digest)
+    }
+
+    /// Whether it is remembered which fields the key of the step at `place` had.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn remembers(&self, place: &Place) -> Result<bool, StoreError> {
+        Ok(self.store.record::<Vec<KeyPart>>(TRACES, &place.key())?.is_some())
     }
 
     /// Remembers the fields that the key of the step at `place` has this time.

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::chain::{Chain, Found};
-use crate::image::{Platform, Reference, Repository, media_type};
+use super::chain::{Chain, Found, manifest};
+use crate::image::{Descriptor, Manifest, Platform, Reference, Repository, media_type};
 use crate::plan::Key;
 use crate::registry::{Client, RegistryError};
 
@@ -59,6 +59,31 @@ impl RegistryCache {
         Ok(())
     }
 
+    /// The keys that there are entries of.
+    ///
+    /// # Errors
+    /// Whatever kept the registry from being asked. That there is no such repository is none.
+    pub async fn keys(&self) -> Result<Vec<Key>, RegistryError> {
+        match self.client.tags(&self.repository).await {
+            Ok(tags) => Ok(tags.iter().filter_map(|tag| tag.parse().ok()).collect()),
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the entry of a key, and those of other keys that have the same result.
+    ///
+    /// # Errors
+    /// Whatever the registry has against it. That there is no such entry is none.
+    pub async fn remove(&self, key: &Key) -> Result<(), RegistryError> {
+        let Some(reference) = self.tagged(key) else { return Ok(()) };
+        let Some(head) = self.client.head_manifest(&reference).await? else { return Ok(()) };
+        match self.client.delete_manifest(&self.repository, head.digest).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// What an image of the repository has of its own steps.
     ///
     /// # Errors
@@ -80,6 +105,34 @@ impl RegistryCache {
             }
             found => Ok(found),
         }
+    }
+
+    /// The one layer of a manifest that is called `tag`.
+    ///
+    /// # Errors
+    /// Whatever kept the registry from being asked.
+    pub async fn trace(&self, tag: &str) -> Result<Option<Descriptor>, RegistryError> {
+        let Ok(reference) = self.repository.tagged(tag) else { return Ok(None) };
+        match self.client.manifest(&reference).await {
+            Ok(manifest) => Ok(match Manifest::parse(&manifest.bytes, None) {
+                Ok(Manifest::Image(manifest)) => manifest.layers().first().cloned(),
+                Ok(Manifest::Index(_)) | Err(_) => None,
+            }),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a manifest called `tag` of one layer. It and the configuration have to be there.
+    ///
+    /// # Errors
+    /// Whatever the registry has against it.
+    pub async fn put_trace(&self, tag: &str, layer: Descriptor) -> Result<(), RegistryError> {
+        let (Ok(reference), Ok(manifest)) = (self.repository.tagged(tag), manifest(vec![layer], None)) else {
+            return Ok(());
+        };
+        self.client.push_manifest(&reference, media_type::OCI_MANIFEST, Bytes::from(manifest)).await?;
+        Ok(())
     }
 
     fn tagged(&self, key: &Key) -> Option<Reference> {

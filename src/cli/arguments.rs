@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::build::BuildArgs;
+use super::cache::CacheArgs;
 use super::completions::CompletionsArgs;
 use super::doctor::DoctorArgs;
 use super::images::ImagesArgs;
@@ -66,6 +67,8 @@ pub enum Command {
     Images(ImagesArgs),
     /// Remove what no image needs from the state directory
     Prune(PruneArgs),
+    /// Look at the results of steps that are kept, and say why they are or are not used
+    Cache(CacheArgs),
     /// Find out what this machine allows, and which registries and credentials are used
     Doctor(DoctorArgs),
     /// Check every digest of an image

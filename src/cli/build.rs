@@ -121,6 +121,9 @@ pub struct BuildArgs {
     /// Use no result of a step that is older: 36h, 14d
     #[arg(long, value_name = "AGE", help_heading = CACHE)]
     cache_ttl: Option<String>,
+    /// Say of each step what becomes of it, and why, before the first is carried out
+    #[arg(long, help_heading = CACHE)]
+    explain: bool,
     /// How many stages are worked on at one time, and how many threads read and compress [default: the number of processors]
     #[arg(long, value_name = "STAGES", help_heading = EXECUTION)]
     parallel: Option<String>,
@@ -134,7 +137,7 @@ pub struct BuildArgs {
 
 impl BuildArgs {
     /// As `settings` takes them.
-    fn lower(self) -> (BuildFlags, RegistryArgs) {
+    pub(super) fn lower(self) -> (BuildFlags, RegistryArgs) {
         let Self { context, file, target, build_args, build_contexts, secrets, agents, .. } = self;
         let Self {
             tags,
@@ -148,7 +151,7 @@ impl BuildArgs {
             metadata_file,
             ..
         } = self;
-        let Self { cache_repo, cache_from, cache_to, cache_ttl, .. } = self;
+        let Self { explain, cache_repo, cache_from, cache_to, cache_ttl, .. } = self;
         let Self { no_cache, parallel, require_isolation, registry, call, check, .. } = self;
         let flags = BuildFlags {
             context,
@@ -169,6 +172,7 @@ impl BuildArgs {
             cache_from,
             cache_to,
             cache_ttl,
+            explain,
             compression,
             parallel,
             require_isolation,
@@ -281,6 +285,7 @@ mod tests {
             cache_from: Vec::new(),
             cache_to: Vec::new(),
             cache_ttl: None,
+            explain: false,
             source_date_epoch: None,
             compression: Compression::default(),
             require_isolation: false,

@@ -3,7 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `arguments` | what may be typed, and the help |
-//! | `build`, `push`, `login`, `images`, `prune`, `doctor`, `validate`, `completions` | a verb each: its flags, its result |
+//! | `build`, `cache`, `push`, `login`, `images`, `prune`, `doctor`, `validate`, `completions` | a verb each: its flags, its result |
 //! | `call` | what is asked of a Dockerfile instead of a build |
 //! | `session` | what the verbs share: settings, report, store, client |
 //! | `kind`, `error` | why a command failed, its exit status, what to do about it |
@@ -18,6 +18,7 @@
 
 mod arguments;
 mod build;
+mod cache;
 mod call;
 mod completions;
 mod doctor;
@@ -137,6 +138,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Logout(arguments) => login::logout(arguments, session).await,
         Command::Images(arguments) => images::run(&arguments, session),
         Command::Prune(arguments) => prune::run(arguments, session).await,
+        Command::Cache(arguments) => cache::run(arguments, session).await,
         Command::Doctor(arguments) => doctor::run(arguments, session).await,
         Command::Validate(arguments) => validate::run(arguments, session).await,
         Command::Completions(_) | Command::Version => without_settings(&command).unwrap_or(Ok(())),

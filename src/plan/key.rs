@@ -5,12 +5,13 @@
 //! tell what has changed.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::operation::{Operation, Remote, Run, Source, Transfer};
 use crate::dockerfile::{FileAttributes, Mount, Network};
-use crate::image::{Digest, Platform, Sha256};
+use crate::image::{Digest, DigestError, Platform, Sha256};
 
 /// Version of what goes into keys, and of what steps make of it. To be raised whenever either changes.
 const VERSION: &str = "1";
@@ -33,6 +34,14 @@ impl Key {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.hex())
+    }
+}
+
+impl FromStr for Key {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        format!("sha256:{text}").parse().map(Self)
     }
 }
 

@@ -104,6 +104,7 @@ pub(super) fn resolve(
         cache_from,
         cache_to,
         cache_ttl: ttl.map(|given| given.value),
+        explain: flags.explain,
         source_date_epoch,
         compression: wanted.or(asked.map(|given| given.value)).unwrap_or_default(),
         require_isolation: first_switch(

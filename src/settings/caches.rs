@@ -28,6 +28,14 @@ pub(super) fn repository(text: &str) -> Result<Repository, Problem> {
     Ok(reference.repository().clone())
 }
 
+/// Reads a repository that results of steps are shared in.
+///
+/// # Errors
+/// If it is none.
+pub fn parse_repository(given: &Given<String>) -> Result<Repository, SettingsError> {
+    repository(&given.value).map_err(|problem| problem.at(&given.origin))
+}
+
 fn reference(text: &str) -> Result<Reference, Problem> {
     text.parse().map_err(|error: crate::image::ReferenceError| Problem::saying(error.to_string()))
 }

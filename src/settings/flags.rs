@@ -68,6 +68,8 @@ pub struct BuildFlags {
     pub cache_to: Vec<String>,
     /// `--cache-ttl`
     pub cache_ttl: Option<String>,
+    /// `--explain`
+    pub explain: bool,
     /// `--compression`
     pub compression: Option<String>,
     /// `--parallel`

@@ -38,6 +38,7 @@ mod values;
 pub mod variables;
 
 pub use build::{BuildSettings, ResultFiles};
+pub use caches::parse_repository;
 pub use call::{Call, Method};
 pub use error::SettingsError;
 pub use file::ConfigFile;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::support::{Cofferdam, Registry, Request, layers, sha256};
-use crate::{Ran, build, context};
+use crate::{Ran, build, context, run};
 
 /// Two stages that run something, and a result that takes a file of the first.
 const APPLICATION: &str = r#"
@@ -318,4 +318,83 @@ fn push_raw(registry: &Registry, repository: &str, tag: &str, blob: &[u8], manif
     put("PUT", &format!("{location}&digest={digest}"), "application/octet-stream", blob);
     let url = registry.url(&format!("/v2/{repository}/manifests/{tag}"));
     put("PUT", &url, "application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
+}
+
+#[test]
+fn a_new_machine_says_why_and_before_it_does() {
+    let registry = Registry::start();
+    let tree = context(APPLICATION, &FILES);
+    let cache = cache_repo(&registry);
+    let secret = ["--build-arg=TOKEN=hidden-value"];
+    let with_argument =
+        APPLICATION.replace("FROM busybox:1 AS build\n", "FROM busybox:1 AS build\nARG TOKEN\n");
+    std::fs::write(tree.path().join("Dockerfile"), with_argument.trim_start()).unwrap();
+    fresh(&registry, tree.path(), &cache, &secret).0.succeeded();
+    std::fs::write(tree.path().join("lib/b"), "more").unwrap();
+    std::fs::write(tree.path().join("conf"), "x=2").unwrap();
+
+    let why = |cofferdam: &Cofferdam, more: &[&str]| {
+        let mut command = cofferdam.command();
+        command.args([
+            "cache",
+            "why",
+            &cache,
+            &format!("--registry-mirror=docker.io=http://{}", registry.address()),
+        ]);
+        run(command.args(more).arg(tree.path())).succeeded().stdout
+    };
+    let said = why(&Cofferdam::new(), &secret);
+    for text in [
+        "#2 [build 3/6] COPY lib lib\n  carried out: file lib/b is new\n",
+        "#3 [build 4/6] RUN cat lib/* > /lib.out\n  carried out: a step before it has changed\n",
+        "RUN echo 1 > /installed\n  cached (127.0.0.1:",
+        "COPY conf conf\n  carried out: file conf has changed\n",
+    ] {
+        assert!(said.contains(text), "{text}\n{said}");
+    }
+    let other = why(&Cofferdam::new(), &["--build-arg=TOKEN=other"]);
+    assert!(other.contains("environment TOKEN has changed"), "{other}");
+    assert!(!other.contains("hidden-value"), "{other}");
+    let json = why(&Cofferdam::new(), &["--format=json"]);
+    let steps: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(steps.as_array().unwrap().len(), 10);
+    assert_eq!(steps[5]["fate"], "cached");
+
+    // A build says the same, and does it.
+    let (built, _) = fresh(&registry, tree.path(), &cache, &["--explain", secret[0]]);
+    let built = built.succeeded();
+    let (before, after) = built.stderr.split_once("\n#1 ").expect("steps after explanations");
+    let said_first =
+        before.contains("carried out: file lib/b is new") || after.contains("carried out: file lib/b is new");
+    assert!(said_first, "{}", built.stderr);
+    assert!(built.stderr.contains("not cached: file lib/b is new"), "{}", built.stderr);
+}
+
+#[test]
+fn results_are_listed_shown_and_removed() {
+    let registry = Registry::options().start();
+    let tree = context("FROM busybox:1\nRUN echo 1 > /a\nRUN echo 2 > /b\n", &[]);
+    let kept = Cofferdam::new();
+    build(&kept, &registry, tree.path(), &[&cache_repo(&registry)]).succeeded();
+    let repository = registry.reference("group/app/cache");
+    let cache = |cofferdam: &Cofferdam, args: &[&str]| run(cofferdam.command().arg("cache").args(args));
+    let other = Cofferdam::new();
+    let (here, there) = (cache(&kept, &["ls"]).succeeded(), cache(&other, &["ls", &repository]).succeeded());
+    for list in [&here.stdout, &there.stdout] {
+        assert_eq!(list.lines().count(), 3, "{list}");
+        assert!(list.contains("RUN echo 2 > /b"), "{list}");
+    }
+    assert_eq!(cache(&other, &["ls"]).succeeded().stdout.lines().count(), 1);
+    let line = there.stdout.lines().find(|line| line.contains("echo 2")).unwrap();
+    let key = line.split(' ').next().unwrap();
+    let shown = cache(&other, &["show", key, &repository]).succeeded().stdout;
+    assert!(shown.contains("step         RUN echo 2 > /b") && shown.contains("RUN echo 1 > /a"), "{shown}");
+    assert!(cache(&kept, &["show", key]).succeeded().stdout.contains("step         RUN echo 2 > /b"));
+    cache(&kept, &["show", "ffffffffffff"]).failed(2, &["there is no result"]);
+
+    let prune = |age: &str| cache(&other, &["prune", &repository, "--older-than", age]).succeeded().stdout;
+    assert_eq!(prune("1h"), "removed 0 results; 2 results left\n");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(prune("0s"), "removed 2 results; 0 results left\n");
+    assert_eq!(cache(&other, &["ls", &repository]).succeeded().stdout.lines().count(), 1);
 }

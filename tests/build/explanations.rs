@@ -1,0 +1,159 @@
+//! Why a step is not found, in words: one change at a time, as a person reads of it.
+
+use std::fmt::Write as _;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use crate::support::{Cofferdam, Registry};
+use crate::{build, context, run};
+
+const DOCKERFILE: &str = r#"
+FROM busybox:1 AS tools
+RUN echo tool > /tool
+
+FROM busybox:1
+ARG VERSION=1
+ENV MODE=fast LEVEL=2
+WORKDIR /srv
+COPY --chown=1:1 src src
+RUN cat src/a > a
+RUN <<END
+echo b > b
+END
+COPY --from=tools /tool .
+RUN --mount=type=bind,source=conf,target=/conf cat /conf > c
+USER 7
+RUN echo d > /tmp/d
+"#;
+const FILES: [(&str, &str); 4] = [("src/a", "a"), ("src/b", "b"), ("src/link-target", ""), ("conf", "c")];
+
+/// What is changed, and how: words of the Dockerfile, files, flags.
+enum Change {
+    Words(&'static str, &'static str),
+    Files(fn(&Path)),
+    Flags(&'static [&'static str]),
+}
+
+use Change::{Files, Flags, Words};
+
+fn changes() -> Vec<(&'static str, Change)> {
+    vec![
+        ("nothing", Files(|_| {})),
+        ("the time of a file", Files(|tree| write(tree, "src/a", "a"))),
+        ("the content of a file", Files(|tree| write(tree, "src/a", "other"))),
+        (
+            "the contents of two files",
+            Files(|tree| {
+                write(tree, "src/a", "other");
+                write(tree, "src/b", "other");
+            }),
+        ),
+        ("the mode of a file", Files(|tree| mode(tree, "src/a", 0o700))),
+        ("the mode of a directory", Files(|tree| mode(tree, "src", 0o700))),
+        ("a new file", Files(|tree| write(tree, "src/new", ""))),
+        ("a new empty directory", Files(|tree| std::fs::create_dir(tree.join("src/new")).unwrap())),
+        ("a file that is gone", Files(|tree| std::fs::remove_file(tree.join("src/b")).unwrap())),
+        (
+            "a file that has become a link",
+            Files(|tree| {
+                std::fs::remove_file(tree.join("src/a")).unwrap();
+                symlink("link-target", tree.join("src/a")).unwrap();
+            }),
+        ),
+        ("a file that is ignored", Files(|tree| write(tree, ".dockerignore", "src/b\n"))),
+        ("a file of a mount", Files(|tree| write(tree, "conf", "other"))),
+        ("a command", Words("cat src/a > a", "cat src/a > other")),
+        ("a script", Words("echo b > b", "echo other > b")),
+        ("the value of an ENV", Words("MODE=fast", "MODE=slow")),
+        ("a new ENV", Words("LEVEL=2", "LEVEL=2 NEW=1")),
+        ("an ENV that is gone", Words(" LEVEL=2", "")),
+        ("a build argument", Flags(&["--build-arg=VERSION=2"])),
+        ("the default of an argument", Words("VERSION=1", "VERSION=3")),
+        ("a user", Words("USER 7", "USER 8")),
+        ("a directory", Words("WORKDIR /srv", "WORKDIR /opt")),
+        ("the owner of copied files", Words("--chown=1:1", "--chown=2:1")),
+        ("the mode of copied files", Words("--chown=1:1", "--chown=1:1 --chmod=755")),
+        ("where files are copied to", Words("src src", "src other")),
+        ("which files are copied", Words("COPY --chown=1:1 src src", "COPY --chown=1:1 src/a src")),
+        ("what is left out", Words("--chown=1:1", "--chown=1:1 --exclude=b")),
+        ("a stage that files are taken from", Words("echo tool", "echo other")),
+        ("where a mount is", Words("target=/conf cat /conf", "target=/other cat /other")),
+        ("another mount", Words("target=/conf", "target=/conf --mount=type=cache,target=/cache")),
+        ("the network", Words("RUN cat src", "RUN --network=none cat src")),
+        ("the shell", Words("ARG VERSION=1", "SHELL [\"/bin/ash\", \"-c\"]\nARG VERSION=1")),
+        ("the base image", Words("FROM busybox:1\nARG", "FROM python:3.9-slim\nARG")),
+        ("another step before", Words("RUN cat src", "RUN echo new\nRUN cat src")),
+        ("how layers are compressed", Flags(&["--compression=zstd"])),
+        ("the latest time", Flags(&["--build-arg=SOURCE_DATE_EPOCH=1700000000"])),
+        ("no cache", Flags(&["--no-cache"])),
+        ("a label", Words("USER 7", "LABEL a=b\nUSER 7")),
+    ]
+}
+
+fn write(tree: &Path, name: &str, content: &str) {
+    std::fs::write(tree.join(name), content).unwrap();
+}
+
+fn mode(tree: &Path, name: &str, mode: u32) {
+    std::fs::set_permissions(tree.join(name), PermissionsExt::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_miss_says_what_has_changed() {
+    let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
+    let place = tempfile::tempdir().unwrap();
+    // The same path each time: a step is remembered by where its Dockerfile lies.
+    let tree = place.path().join("tree");
+    let fill = |dockerfile: &str| {
+        let fresh = context(dockerfile, &FILES);
+        let _ = std::fs::remove_dir_all(&tree);
+        std::fs::rename(fresh.keep(), &tree).unwrap();
+        for (path, bits) in [("", 0o755), ("src", 0o755), ("src/a", 0o644), ("src/b", 0o644)] {
+            mode(&tree, path, bits);
+        }
+    };
+    fill(DOCKERFILE);
+    build(&cofferdam, &registry, &tree, &[]).succeeded();
+    let mirror = format!("--registry-mirror=docker.io=http://{}", registry.address());
+    let mut said = String::new();
+    for (name, change) in changes() {
+        let mut flags: &[&str] = &[];
+        match change {
+            Words(before, after) => {
+                assert!(DOCKERFILE.contains(before), "{before}");
+                fill(&DOCKERFILE.replace(before, after));
+            }
+            Files(change) => {
+                fill(DOCKERFILE);
+                change(&tree);
+            }
+            Flags(given) => {
+                fill(DOCKERFILE);
+                flags = given;
+            }
+        }
+        let why = run(cofferdam.command().args(["cache", "why", &mirror]).args(flags).arg(&tree)).succeeded();
+        writeln!(said, "== {name}").unwrap();
+        let mut lines = why.stdout.lines().peekable();
+        while let Some(head) = lines.next() {
+            let mut rest = Vec::new();
+            while let Some(line) = lines.next_if(|line| line.starts_with(' ')) {
+                rest.push(line);
+            }
+            // Of steps behind the first nothing is to be read that is not said of all of them.
+            if rest[0].contains("carried out") && !rest[0].contains("a step before it") {
+                writeln!(said, "{head}\n{}", rest.join("\n")).unwrap();
+            }
+        }
+    }
+    insta::assert_snapshot!(without_digests(&said));
+}
+
+/// Digests differ from one make of the base images to the next.
+fn without_digests(text: &str) -> String {
+    let mut parts = text.split("sha256:");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + "sha256:…" + part.trim_start_matches(|letter: char| letter.is_ascii_hexdigit())
+    })
+}
