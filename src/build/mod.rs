@@ -35,6 +35,7 @@ mod steps;
 pub mod succeed;
 mod told;
 pub mod transfer;
+pub mod transport;
 mod users;
 pub mod validate;
 

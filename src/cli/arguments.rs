@@ -7,8 +7,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::build::BuildArgs;
 use super::completions::CompletionsArgs;
+use super::copy::CopyArgs;
 use super::doctor::DoctorArgs;
 use super::images::ImagesArgs;
+use super::inspect::InspectArgs;
 use super::login::{LoginArgs, LogoutArgs};
 use super::prune::PruneArgs;
 use super::push::PushArgs;
@@ -58,6 +60,10 @@ pub enum Command {
     Build(Box<BuildArgs>),
     /// Push images of the local store
     Push(PushArgs),
+    /// Copy images between registries, layouts, archives and the local store, as they are
+    Copy(CopyArgs),
+    /// Show what an image is made of
+    Inspect(InspectArgs),
     /// Log in to a registry
     Login(LoginArgs),
     /// Forget the login to a registry

@@ -13,6 +13,7 @@ mod client;
 mod faulty;
 
 mod auth;
+mod copy;
 mod pull;
 mod push;
 mod real;

@@ -166,11 +166,7 @@ impl FakeRegistry {
         self.fault(method, part, times, move |exchange, registry| {
             let body = exchange.body(bytes).unwrap_or_default();
             let id = exchange.head.path().rsplit('/').next().unwrap().to_owned();
-            if registry.manners().keeps_broken
-                && let Some(upload) = registry.state().uploads.get_mut(&id)
-            {
-                upload.extend_from_slice(&body);
-            }
+            registry.keep_of_upload(&id, &body);
             Reply::HangUp
         });
     }
@@ -281,6 +277,14 @@ impl FakeRegistry {
         };
         self.state().log.push(Logged { head, status });
         reply
+    }
+
+    /// Keeps bytes of a broken PATCH, as far as the registry's manners have it.
+    pub fn keep_of_upload(&self, id: &str, bytes: &[u8]) {
+        let keeps = self.manners().keeps_broken;
+        if let Some(upload) = self.state().uploads.get_mut(id).filter(|_| keeps) {
+            upload.extend_from_slice(bytes);
+        }
     }
 
     /// Uploads that were neither committed nor given up.
