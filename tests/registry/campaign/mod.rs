@@ -22,6 +22,7 @@ use serde_json::json;
 
 use self::chaos::{Chaos, Told, throw};
 use crate::client::{bytes, client_with, login, options};
+use crate::faulty::http::Answer;
 use crate::faulty::registry::{Bearer, FakeRegistry, Running};
 use crate::support::{Cofferdam, Scratch};
 
@@ -180,6 +181,21 @@ impl Scene {
 
     /// Builds and pushes under every name.
     async fn build(&self, options: ClientOptions, pushes: bool) -> Result<Digest, BuildError> {
+        self.build_to(options, pushes, false).await
+    }
+
+    /// Where the files of what was built are written to.
+    fn files(&self) -> std::path::PathBuf {
+        self.place.path().join("files.tar")
+    }
+
+    /// The same, and perhaps writes its files, for which all layers are unpacked.
+    async fn build_to(
+        &self,
+        options: ClientOptions,
+        pushes: bool,
+        unpacks: bool,
+    ) -> Result<Digest, BuildError> {
         let surroundings = Surroundings {
             environment: Environment::new([("SOURCE_DATE_EPOCH", "0")]),
             uid: 0,
@@ -195,6 +211,10 @@ impl Scene {
             tags: TAGS.iter().map(|tag| self.name(tag).to_string()).collect(),
             platforms: vec!["linux/amd64".to_owned()],
             push: pushes,
+            outputs: unpacks
+                .then(|| format!("type=tar,dest={}", self.files().display()))
+                .into_iter()
+                .collect(),
             ..BuildFlags::default()
         };
         let request = Settings::load(global, surroundings).unwrap().build(&flags).unwrap().request;
@@ -269,7 +289,7 @@ fn within<T>(seed: u64, what: &str, work: impl Future<Output = T>) -> T {
     ended.unwrap_or_else(|_| panic!("seed {seed}: {what} does not end"))
 }
 
-fn run_seed(seed: u64, base: &Base, right: Digest) -> Outcome {
+fn run_seed(seed: u64, base: &Base, right: Digest, right_files: Digest) -> Outcome {
     let scene = Scene::new(seed, base);
     let kind = seed % 4;
     // What is to be pushed or copied has to be there.
@@ -282,20 +302,24 @@ fn run_seed(seed: u64, base: &Base, right: Digest) -> Outcome {
     let work = |options: fn() -> ClientOptions| match kind {
         1 => within(seed, "a push", scene.push(options())),
         2 => within(seed, "a copy", scene.copy(options())),
-        _ => within(seed, "a build", scene.build(options(), true)),
+        kind => within(seed, "a build", scene.build_to(options(), true, kind == 3)),
     };
     let outcome = work(hasty);
     scene.lay();
     let named = scene.check(right, "under faults");
     if let Ok(digest) = &outcome {
         assert_eq!(*digest, right, "seed {seed}: it succeeded with another image");
+        if kind == 3 {
+            let files = std::fs::read(scene.files()).unwrap();
+            assert_eq!(Digest::of(&files), right_files, "seed {seed}: it succeeded with other files");
+        }
         assert!(
             named >= if kind == 2 { 4 } else { 3 },
             "seed {seed}: it succeeded, and {named} names are there"
         );
     }
     // What the faults have left behind here is in nobody's way.
-    let again = work(options).unwrap_or_else(|error| panic!("seed {seed}: without faults: {error}"));
+    let again = work(options).unwrap_or_else(|error| panic!("seed {seed}: without faults: {error:#?}"));
     assert_eq!(again, right, "seed {seed}: what was kept is wrong");
     scene.check(right, "afterwards");
     Outcome { failed: outcome.is_err(), told: scene.told.counts() }
@@ -343,8 +367,9 @@ fn faults_never_give_a_wrong_name() {
     let base = Base::new();
     // What is right is what comes of a registry without faults.
     let scene = Scene::new(u64::MAX, &base);
-    let right = within(u64::MAX, "a build", scene.build(options(), true)).unwrap();
+    let right = within(u64::MAX, "a build", scene.build_to(options(), true, true)).unwrap();
     assert_eq!(scene.check(right, "without faults"), 3);
+    let right_files = Digest::of(&std::fs::read(scene.files()).unwrap());
     drop(scene);
 
     let (next, began) = (AtomicU64::new(first), Instant::now());
@@ -358,7 +383,7 @@ fn faults_never_give_a_wrong_name() {
                 }
                 outcomes.push(match seed % PROCESS_EVERY {
                     PROCESS_LAST => run_process(seed, &base, right),
-                    _ => run_seed(seed, &base, right),
+                    _ => run_seed(seed, &base, right, right_files),
                 });
             }
         };
@@ -380,4 +405,56 @@ fn faults_never_give_a_wrong_name() {
         let kinds: HashSet<&str> = told.keys().copied().collect();
         assert!(kinds.len() > 10, "{kinds:?}");
     }
+}
+
+/// A build of the base's files, with some of the program's words.
+fn build_program(cofferdam: &Cofferdam, context: &std::path::Path, more: &[&str]) -> std::process::Output {
+    let mut command = cofferdam.command();
+    command.args(["build", "--progress=plain", "--platform=linux/amd64"]).args(more).arg(context);
+    command.timeout(LONGEST).output().unwrap()
+}
+
+/// Layers are read while they come in: those who have read wrong bytes begin anew when the right ones are here.
+#[test]
+fn layers_that_come_wrong_once_come_again() {
+    for more in [&[][..], &["-o", "type=tar,dest=files.tar"]] {
+        let (base, registry) = (Base::new(), FakeRegistry::open());
+        base.put(&registry);
+        let context = Scratch::new("faults-");
+        let dockerfile = format!("FROM {0}/base:1\nCOPY --from={0}/base:1 /base2 /copied\n", registry.host());
+        std::fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
+        for (layer, _) in &base.layers {
+            registry.alter("GET", &Digest::of(layer).to_string(), 1, |mut answer| {
+                let middle = answer.body.len() / 2;
+                answer.body[middle] ^= 4;
+                answer
+            });
+        }
+        let output = build_program(&Cofferdam::new(), context.path(), more);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(registry.count("GET", "/blobs/") >= 1 + 2 * base.layers.len());
+    }
+}
+
+/// Wrong bytes that a build which failed has left are found out by the next one, and brought again.
+#[test]
+fn what_a_broken_download_has_left_spoils_no_build() {
+    let (base, registry) = (Base::new(), FakeRegistry::open());
+    base.put(&registry);
+    let (context, cofferdam) = (Scratch::new("faults-"), Cofferdam::new());
+    let dockerfile = format!("FROM {0}/base:1\nCOPY --from={0}/base:1 /base2 /copied\n", registry.host());
+    std::fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
+    let layer = Digest::of(&base.layers[0].0).to_string();
+    registry.alter("GET", &layer, 1, |mut answer| {
+        answer.body[1000] ^= 1;
+        Answer { cut: Some(answer.body.len() / 2), ..answer }
+    });
+    registry.fail("GET", &layer, 99, Answer::error(404, "BLOB_UNKNOWN", "gone for now"));
+    let output = build_program(&cofferdam, context.path(), &[]);
+    assert_eq!(output.status.code(), Some(13), "{}", String::from_utf8_lossy(&output.stderr));
+    registry.forgive();
+    let output = build_program(&cofferdam, context.path(), &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let ranges = registry.log().iter().filter(|one| one.head.header("range").is_some()).count();
+    assert!(ranges > 0, "what was there was gone on from: {:?}", registry.lines());
 }

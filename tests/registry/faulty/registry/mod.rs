@@ -156,6 +156,11 @@ impl FakeRegistry {
         self.state().faults.push(fault);
     }
 
+    /// Takes back every fault.
+    pub fn forgive(&self) {
+        self.state().faults.clear();
+    }
+
     /// The same with a plain answer.
     pub fn fail(&self, method: &str, part: &str, times: usize, answer: Answer) {
         self.fault(method, part, times, move |exchange, _| {
