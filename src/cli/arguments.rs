@@ -114,7 +114,7 @@ impl GlobalArgs {
 #[derive(Debug, Default, Args)]
 pub struct RegistryArgs {
     /// Pull images of HOST (docker.io if none is named) from these mirrors first
-    #[arg(long = "registry-mirror", value_name = "[HOST=]MIRROR,…", help_heading = REGISTRIES)]
+    #[arg(long = "registry-mirror", visible_alias = "registry-map", value_name = "[HOST=]MIRROR,…", help_heading = REGISTRIES)]
     mirrors: Vec<String>,
     /// Allow HOST to have no TLS, or a certificate that is not trusted
     #[arg(long = "insecure-registry", value_name = "HOST", value_hint = ValueHint::Hostname, help_heading = REGISTRIES)]

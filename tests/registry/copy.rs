@@ -331,8 +331,8 @@ fn one_platform_is_its_manifest() {
     copy(&["--platform", "linux/amd64", &arm, &name(&to, "app:amd")]).failed(13, "it has linux/arm64");
 }
 
-/// distribution 2 answers with schema 1 whoever does not take anything else, and its digest is not that of the bytes:
-/// https://github.com/distribution/distribution/issues/3289
+/// Some answer with schema 1 whatever was asked for, and the digest is not that of the bytes.
+/// Source: heroku/docker-registry-client#56.
 #[rstest]
 #[case("application/vnd.docker.distribution.manifest.v1+prettyjws")]
 #[case("application/json")]
@@ -347,7 +347,8 @@ fn schema_1_is_said_to_be_that(#[case] kind: &str) {
     ran.failed(6, "schema 1, which ended in 2017");
 }
 
-/// Windows base images: https://github.com/containers/skopeo/issues/1010
+/// Windows base images.
+/// Source: google/go-containerregistry#741.
 #[test]
 fn layers_that_lie_elsewhere_stay_there() {
     let (from, to) = (FakeRegistry::open(), FakeRegistry::open());
@@ -364,6 +365,7 @@ fn layers_that_lie_elsewhere_stay_there() {
 }
 
 /// What a mirror has the registry itself need not have.
+/// Source: OCI distribution specification 1.1, "Pushing manifests".
 #[test]
 fn what_came_from_a_mirror_is_asked_for_where_it_goes() {
     let (origin, mirror) = (FakeRegistry::open(), FakeRegistry::open());

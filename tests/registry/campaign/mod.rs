@@ -432,7 +432,7 @@ fn layers_that_come_wrong_once_come_again() {
         }
         let output = build_program(&Cofferdam::new(), context.path(), more);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert!(registry.count("GET", "/blobs/") >= 1 + 2 * base.layers.len());
+        assert!(registry.count("GET", "/blobs/") > 2 * base.layers.len());
     }
 }
 
