@@ -109,7 +109,7 @@ impl Scene {
     fn new(seed: u64, base: &Base) -> Self {
         let registry = || {
             let registry =
-                FakeRegistry::bearer(Bearer { anonymous_pull: seed % 5 == 0, ..Bearer::default() });
+                FakeRegistry::bearer(Bearer { anonymous_pull: seed.is_multiple_of(5), ..Bearer::default() });
             // How the registry is, faults apart, is thrown as well.
             let of = |what: &str| throw(seed, what);
             registry.behave(|manners| {
@@ -225,7 +225,7 @@ impl Scene {
     async fn copy(&self, options: ClientOptions) -> Result<Digest, BuildError> {
         let there: Reference = format!("{}/copied:v1", self.other.host()).parse().unwrap();
         let mut targets = vec![Place::Registry(self.name("copied:v1")), Place::Registry(there)];
-        if throw(self.seed, "alone") % 2 == 0 {
+        if throw(self.seed, "alone").is_multiple_of(2) {
             targets.remove(0);
         }
         let request = CopyRequest {
