@@ -50,6 +50,8 @@ fn help_of_every_command() {
         "",
         "build",
         "push",
+        "copy",
+        "inspect",
         "login",
         "logout",
         "images",

@@ -160,8 +160,15 @@ fn hosts_are_examples() {
             || host.chars().all(|c| c.is_ascii_uppercase() || c == '$')
     };
     for (path, text) in documents() {
-        for host in
-            text.split("://").skip(1).filter_map(|rest| rest.split(['/', '`', '"', ' ', '\n', ')']).next())
+        let parts: Vec<&str> = text.split("://").collect();
+        // Behind these there is no host of a registry, or none that is asked.
+        let is_file = |before: &str| {
+            before.ends_with("oci-layout") || before.ends_with("docker-archive") || before.ends_with("store")
+        };
+        for host in parts
+            .windows(2)
+            .filter(|pair| !is_file(pair[0]))
+            .filter_map(|pair| pair[1].split(['/', '`', '"', ' ', '\n', ')']).next())
         {
             // Schemes of ours have an image's name behind them, or a stage's.
             let is_word = !host.contains(['.', ':', '$']);
@@ -244,6 +251,45 @@ fn commands_exist_and_have_the_flags_they_are_shown_with() {
         }
     }
     assert!(seen > 5, "only {seen} flags were found: are commands still written like this?");
+}
+
+/// Every test of a tree of sources by its name: where it is, and what is said above it.
+fn tests_above() -> BTreeMap<String, Vec<(PathBuf, String)>> {
+    let mut found: BTreeMap<String, Vec<(PathBuf, String)>> = BTreeMap::new();
+    for path in ["src", "tests"].iter().flat_map(|directory| files(directory, ".rs")) {
+        let text = read(&path);
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let Some((_, rest)) = line.split_once("fn ") else { continue };
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let ends = |line: &&&str| !line.trim().is_empty() && !line.trim_end().ends_with(['{', '}']);
+            let above: Vec<&str> = lines[..number].iter().rev().take_while(ends).copied().collect();
+            if above.iter().any(|line| line.contains("test]")) {
+                found.entry(name).or_default().push((path.clone(), above.join("\n")));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_manner_of_registries_has_its_test() {
+    let tests = tests_above();
+    let text = read(Path::new("docs/registries.md"));
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what they do"));
+    let mut seen = BTreeSet::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [_, _, test, source] = *cells else { panic!("{row}") };
+        let name = test.trim_matches('`');
+        assert!(seen.insert(name), "{name} stands for two manners");
+        let [(path, above)] = tests.get(name).map_or(&[][..], Vec::as_slice) else {
+            panic!("there is no one test {name}")
+        };
+        let wanted = format!("/// Source: {source}.");
+        assert!(above.contains(&wanted), "{}: {name} does not say {wanted:?}", path.display());
+    }
+    assert!(seen.len() > 50, "only {} manners were found", seen.len());
 }
 
 /// A row of the table of rooms.

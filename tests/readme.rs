@@ -141,6 +141,11 @@ fn the_commands_do_what_they_say() {
     for tag in ["v1", "v2", "latest"] {
         assert!(open.digest(&format!("group/app:{tag}")).is_some(), "{tag} was not pushed");
     }
+    // Whatever `v1` has become since.
+    let copied = open.digest("group/app:stable").expect("a promoted image");
+    for copy in ["prod/app:v1", "loaded/app:v1"] {
+        assert_eq!(open.digest(copy).as_ref(), Some(&copied), "{copy}");
+    }
     for file in [
         "app.tar",
         "app-docker.tar",

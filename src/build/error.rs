@@ -137,8 +137,16 @@ pub enum ImageFault {
     /// A digest of an algorithm that is not supported.
     #[error(transparent)]
     Digest(#[from] crate::image::DigestError),
-    /// There is no such image in the layout.
-    #[error("there is no such image in the layout; it has {known}")]
+    /// A blob is another than its name says.
+    #[error("blob `{expected}` is {actual}")]
+    Blob {
+        /// What it should be.
+        expected: Digest,
+        /// What it is.
+        actual: Digest,
+    },
+    /// There is no such image in the layout or archive.
+    #[error("there is no such image in it; it has {known}")]
     NotInLayout {
         /// The names it has.
         known: String,

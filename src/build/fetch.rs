@@ -13,7 +13,7 @@ use super::keeping::copy_blob;
 use super::layers::{CachedAt, Layer, Origin};
 use crate::image::Digest;
 use crate::layer::{LayerReader, Tree, TreeError, copy_index, has_index, unpack_index};
-use crate::registry::{BlobSink, Client, Resume};
+use crate::registry::{BlobSink, Client, ErrorKind, Resume};
 use crate::report::{Direction, Outcome, Report, Transfer};
 use crate::store::{Claim, Download, Follower, Store};
 
@@ -113,12 +113,18 @@ impl Fetcher {
                 return Ok(());
             }
         }
+        let mut again = true;
         loop {
             match store.claim(&layer.digest, Some(layer.size))? {
                 Claim::Present(_) => return Ok(()),
-                Claim::Ours(download) => {
-                    return self.download(layer, download).await.map_err(|error| lost(layer, error));
-                }
+                Claim::Ours(download) => match self.download(layer, download).await {
+                    // The line was at fault, or what an earlier build had left of it: nothing is left now.
+                    Err(BuildError::Registry(error)) if again && error.kind() == ErrorKind::Integrity => {
+                        tracing::info!("trying again from the first byte: {error}");
+                        again = false;
+                    }
+                    outcome => return outcome.map_err(|error| lost(layer, error)),
+                },
                 // Both end by themselves; then there is another look.
                 Claim::Following(_) | Claim::Elsewhere => tokio::time::sleep(LOOK_AGAIN).await,
             }
@@ -251,19 +257,27 @@ impl Fetcher {
     /// Reads a layer for its index.
     async fn index(&self, layer: &Layer) -> Result<(), BuildError> {
         let bytes = self.open(layer).await?;
+        let came_in = matches!(bytes, Bytes::Coming(_));
+        let read = self.read(layer, bytes).await;
+        // What broke the download says more than what the reader saw of it.
+        self.fetch(layer).await?;
+        match read {
+            // It came wrong, and then right.
+            Err(_) if came_in => {
+                let whole = Bytes::Whole(self.inner.store.open_blob(&layer.digest)?);
+                self.read(layer, whole).await
+            }
+            read => read,
+        }
+    }
+
+    async fn read(&self, layer: &Layer, bytes: Bytes) -> Result<(), BuildError> {
         let (store, diff_id) = (self.inner.store.clone(), layer.diff_id);
-        let read = move || -> Result<(), BuildError> {
+        blocking(move || {
             let reader = LayerReader::new(bytes)?.indexed(&store);
             Ok(reader.finish()?.expect_diff_id(&diff_id)?)
-        };
-        match blocking(read).await {
-            Ok(()) => self.fetch(layer).await,
-            // What broke the download says more than what the reader saw of it.
-            Err(error) => {
-                self.fetch(layer).await?;
-                Err(error)
-            }
-        }
+        })
+        .await
     }
 }
 

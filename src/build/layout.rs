@@ -12,7 +12,7 @@ use crate::store::Store;
 /// The annotation that names an image in a layout.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation by which containerd names one.
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
+pub(super) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// Takes an image of the layout `directory` into the store: manifest, configuration and layers. Gives the manifest.
 ///
@@ -76,15 +76,18 @@ fn choose(index: &ImageIndex, selector: &Selector, platform: &Platform) -> Optio
             _ => select(index, platform).cloned(),
         };
     };
-    let named = |descriptor: &&Descriptor| {
-        let annotations = descriptor.annotations().as_ref();
-        let name = |key: &str| annotations.and_then(|known| known.get(key)).map(String::as_str);
-        name(REF_NAME) == Some(selector) || name(CONTAINERD_NAME) == Some(selector)
-    };
-    manifests.iter().find(named).cloned()
+    manifests.iter().find(|descriptor| is_named(descriptor, selector)).cloned()
 }
 
-fn shown(descriptor: &Descriptor) -> String {
+/// Whether an entry of a layout has this name.
+pub(super) fn is_named(descriptor: &Descriptor, name: &str) -> bool {
+    let annotations = descriptor.annotations().as_ref();
+    let of = |key: &str| annotations.and_then(|known| known.get(key)).map(String::as_str);
+    of(REF_NAME) == Some(name) || of(CONTAINERD_NAME) == Some(name)
+}
+
+/// What an entry of a layout is called; its digest, if it has no name.
+pub(super) fn shown(descriptor: &Descriptor) -> String {
     let annotations = descriptor.annotations().as_ref();
     let name = annotations.and_then(|known| known.get(REF_NAME));
     name.cloned().unwrap_or_else(|| descriptor.digest().to_string())

@@ -41,6 +41,7 @@ pub mod succeed;
 mod told;
 mod traces;
 pub mod transfer;
+pub mod transport;
 mod users;
 pub mod validate;
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::assemble::{self, Image, Product};
 use super::error::BuildError;
@@ -166,13 +166,22 @@ fn place(destination: &Destination) -> Option<PathBuf> {
     }
 }
 
-/// A manifest of `docker save`.
-#[derive(Serialize)]
+/// An entry of `manifest.json`, by which `docker save` names an image.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct DockerImage {
-    config: String,
-    repo_tags: Vec<String>,
-    layers: Vec<String>,
+pub(super) struct DockerImage {
+    /// The file of the configuration.
+    pub config: String,
+    /// The names, with tags.
+    #[serde(default, deserialize_with = "null_is_none")]
+    pub repo_tags: Vec<String>,
+    /// The files of the layers, lowest first.
+    pub layers: Vec<String>,
+}
+
+/// Go writes `null` for a list that has nothing.
+fn null_is_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::<Vec<String>>::deserialize(from)?.unwrap_or_default())
 }
 
 /// The files of a layout besides its blobs.
@@ -202,7 +211,7 @@ fn documents(product: &Product, names: &[Reference], format: Format) -> io::Resu
     Ok(documents)
 }
 
-fn blob_name(digest: &Digest) -> String {
+pub(super) fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
@@ -251,6 +260,16 @@ fn write_archive(
     documents: &[(String, Vec<u8>)],
     into: &mut dyn Write,
 ) -> io::Result<()> {
+    archive(into, &blobs(product), |digest| Ok(Box::new(open(store, digest)?)), documents)
+}
+
+/// Writes a layout as an archive: blobs in the order of their digests, then the files that name them.
+pub(super) fn archive(
+    into: &mut dyn Write,
+    blobs: &BTreeMap<Digest, u64>,
+    open: impl Fn(&Digest) -> io::Result<Box<dyn io::Read>>,
+    documents: &[(String, Vec<u8>)],
+) -> io::Result<()> {
     let mut archive = tar::Builder::new(into);
     let header = |size: u64| {
         let mut header = tar::Header::new_ustar();
@@ -264,8 +283,8 @@ fn write_archive(
         entry.set_mode(0o755);
         archive.append_data(&mut entry, directory, io::empty())?;
     }
-    for (digest, size) in blobs(product) {
-        archive.append_data(&mut header(size), blob_name(&digest), open(store, &digest)?)?;
+    for (digest, size) in blobs {
+        archive.append_data(&mut header(*size), blob_name(digest), open(digest)?)?;
     }
     for (name, content) in documents {
         archive.append_data(&mut header(content.len() as u64), name, content.as_slice())?;
@@ -274,7 +293,11 @@ fn write_archive(
 }
 
 /// Writes a file under a temporary name beside it, then names it. The process's own umask is not the user's.
-fn atomically(path: &Path, umask: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn atomically(
+    path: &Path,
+    umask: u32,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_directories(parent, umask)?;
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
@@ -288,7 +311,7 @@ fn atomically(path: &Path, umask: u32, write: impl FnOnce(&mut File) -> io::Resu
     Ok(())
 }
 
-fn make_directories(path: &Path, umask: u32) -> io::Result<()> {
+pub(super) fn make_directories(path: &Path, umask: u32) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }

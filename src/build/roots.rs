@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::error::BuildError;
-use super::fetch::{Fetcher, blocking};
+use super::fetch::{Bytes, Fetcher, blocking};
 use super::layers::Layer;
 use crate::image::Digest;
 use crate::layer::{LayerReader, Tree, TreeError};
@@ -139,9 +139,14 @@ impl Roots {
             let (fetcher, layer) = (fetcher.clone(), layer.clone());
             tokio::spawn(async move { fetcher.fetch(&layer).await });
         }
-        for layer in missing {
-            apply(&current.root, layer, fetcher).await?;
-            current.layers.push(layer.diff_id);
+        while let Some(layer) = layers.get(current.layers.len()) {
+            if apply(&current.root, layer, fetcher).await? {
+                current.layers.push(layer.diff_id);
+            } else {
+                // By now the layer is here as it should be: that ends.
+                tracing::info!("a root begins anew: layer {} came wrong, and then right", layer.digest);
+                current = Rooted { root: Arc::new(self.create(sandbox)?), layers: Vec::new(), noted: false };
+            }
         }
         let root = Arc::clone(&current.root);
         if keep && !current.noted {
@@ -221,9 +226,11 @@ async fn note(root: &Arc<Root>, layers: &[Layer]) -> Result<(), BuildError> {
     .await
 }
 
-/// Applies one layer, making its index on the way if there is none.
-async fn apply(root: &Arc<Root>, layer: &Layer, fetcher: &Fetcher) -> Result<(), BuildError> {
+/// Applies one layer, making its index on the way if there is none. Says whether the root has it now: what was read while it
+/// came in may have been wrong, though it came again and was right. Then the root is spoilt.
+async fn apply(root: &Arc<Root>, layer: &Layer, fetcher: &Fetcher) -> Result<bool, BuildError> {
     let bytes = fetcher.open(layer).await?;
+    let came_in = matches!(bytes, Bytes::Coming(_));
     let (root, store, diff_id) = (Arc::clone(root), fetcher.store().clone(), layer.diff_id);
     let applied = blocking(move || {
         let mut reader = LayerReader::new(bytes)?;
@@ -236,5 +243,9 @@ async fn apply(root: &Arc<Root>, layer: &Layer, fetcher: &Fetcher) -> Result<(),
     .await;
     // What broke the download says more than what the reader saw of it; and only a blob that came whole counts.
     fetcher.fetch(layer).await?;
-    applied
+    match applied {
+        Ok(()) => Ok(true),
+        Err(_) if came_in => Ok(false),
+        Err(error) => Err(error),
+    }
 }

@@ -8,8 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use super::build::BuildArgs;
 use super::cache::CacheArgs;
 use super::completions::CompletionsArgs;
+use super::copy::CopyArgs;
 use super::doctor::DoctorArgs;
 use super::images::ImagesArgs;
+use super::inspect::InspectArgs;
 use super::login::{LoginArgs, LogoutArgs};
 use super::prune::PruneArgs;
 use super::push::PushArgs;
@@ -59,6 +61,10 @@ pub enum Command {
     Build(Box<BuildArgs>),
     /// Push images of the local store
     Push(PushArgs),
+    /// Copy images between registries, layouts, archives and the local store, as they are
+    Copy(CopyArgs),
+    /// Show what an image is made of
+    Inspect(InspectArgs),
     /// Log in to a registry
     Login(LoginArgs),
     /// Forget the login to a registry
@@ -111,7 +117,7 @@ impl GlobalArgs {
 #[derive(Debug, Default, Args)]
 pub struct RegistryArgs {
     /// Pull images of HOST (docker.io if none is named) from these mirrors first
-    #[arg(long = "registry-mirror", value_name = "[HOST=]MIRROR,…", help_heading = REGISTRIES)]
+    #[arg(long = "registry-mirror", visible_alias = "registry-map", value_name = "[HOST=]MIRROR,…", help_heading = REGISTRIES)]
     mirrors: Vec<String>,
     /// Allow HOST to have no TLS, or a certificate that is not trusted
     #[arg(long = "insecure-registry", value_name = "HOST", value_hint = ValueHint::Hostname, help_heading = REGISTRIES)]

@@ -3,7 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `arguments` | what may be typed, and the help |
-//! | `build`, `cache`, `push`, `login`, `images`, `prune`, `doctor`, `validate`, `completions` | a verb each: its flags, its result |
+//! | `build`, `cache`, `push`, `copy`, `inspect`, `login`, `images`, `prune`, `doctor`, `validate`, `completions` | a verb each: its flags, its result |
 //! | `call` | what is asked of a Dockerfile instead of a build |
 //! | `session` | what the verbs share: settings, report, store, client |
 //! | `kind`, `error` | why a command failed, its exit status, what to do about it |
@@ -21,9 +21,11 @@ mod build;
 mod cache;
 mod call;
 mod completions;
+mod copy;
 mod doctor;
 mod error;
 mod images;
+mod inspect;
 mod kind;
 mod login;
 mod panics;
@@ -134,6 +136,8 @@ async fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
         Command::Build(arguments) => build::run(*arguments, session).await,
         Command::Push(arguments) => push::run(arguments, session).await,
+        Command::Copy(arguments) => copy::run(arguments, session).await,
+        Command::Inspect(arguments) => inspect::run(arguments, session).await,
         Command::Login(arguments) => login::login(arguments, session).await,
         Command::Logout(arguments) => login::logout(arguments, session).await,
         Command::Images(arguments) => images::run(&arguments, session),

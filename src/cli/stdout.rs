@@ -11,8 +11,16 @@ use super::error::CliError;
 /// # Errors
 /// If it cannot be written; see [`CliError::is_closed_pipe`].
 pub fn write(text: &str) -> Result<(), CliError> {
+    write_bytes(text.as_bytes())
+}
+
+/// Writes `bytes` as they are.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_bytes(bytes: &[u8]) -> Result<(), CliError> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(CliError::Stdout)
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(CliError::Stdout)
 }
 
 /// Writes `value` as indented JSON and a line break.

@@ -106,6 +106,11 @@ impl Client {
         endpoints
     }
 
+    /// Whether anything but the registry itself is asked for what `repository` has.
+    pub fn is_mirrored(&self, repository: &Repository) -> bool {
+        self.inner.mirrors.endpoints(repository).iter().any(|endpoint| endpoint.is_mirror)
+    }
+
     fn learn(&self, endpoint: &Endpoint, change: impl FnOnce(&mut Learnt)) {
         change(lock(&self.inner.learnt).entry(endpoint.registry.clone()).or_default());
     }

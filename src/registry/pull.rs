@@ -262,6 +262,12 @@ impl Client {
             let what = format!("the manifest is larger than {LARGEST_MANIFEST} bytes");
             return Err(self.senseless(&call, &url, what));
         }
+        if is_schema_1(&kind, &bytes) {
+            // Its announced digest is not that of these bytes, which are signed.
+            let what =
+                "the image is of Docker's schema 1, which ended in 2017: push it anew with a tool of today";
+            return Err(self.senseless(&call, &url, what));
+        }
         let digest = Digest::of(&bytes);
         match reference.digest().or(announced) {
             Some(wanted) if wanted != digest => {
@@ -341,6 +347,18 @@ fn content_type(answer: &Answer) -> String {
     let header = answer.response.header(CONTENT_TYPE).unwrap_or_default();
     let kind = header.split(';').next().unwrap_or_default().trim();
     if kind.starts_with("application/vnd.") { kind.to_owned() } else { String::new() }
+}
+
+/// Whether a manifest is one of Docker's schema 1, signed or not, whatever was asked for: distribution 2 makes one for those
+/// who do not say that they take others.
+fn is_schema_1(kind: &str, bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        schema_version: u64,
+    }
+    kind.starts_with("application/vnd.docker.distribution.manifest.v1+")
+        || serde_json::from_slice::<Version>(bytes).is_ok_and(|version| version.schema_version == 1)
 }
 
 /// What a manifest calls itself, or what its shape says it is.

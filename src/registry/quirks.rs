@@ -43,6 +43,7 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
+    /// Source: aws/containers-roadmap#2831.
     #[rstest]
     #[case("ghcr.io", UploadStyle::Streamed)]
     #[case("registry.gitlab.com", UploadStyle::Streamed)]
@@ -56,7 +57,7 @@ mod tests {
     #[case("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", UploadStyle::Monolithic)]
     #[case("123456789012.dkr-ecr.eu-central-1.on.aws", UploadStyle::Monolithic)]
     #[case("dkr.ecr.example.org", UploadStyle::Streamed)]
-    fn hosts(#[case] host: &str, #[case] style: UploadStyle) {
+    fn what_is_known_of_hosts(#[case] host: &str, #[case] style: UploadStyle) {
         assert_eq!(Quirks::of(host).style, style);
     }
 }

@@ -175,6 +175,7 @@ mod tests {
         assert_eq!(Reason::for_failure(kind).is_some(), again);
     }
 
+    /// Source: distribution/distribution#785.
     #[test]
     fn pauses_grow_to_the_cap_and_are_jittered_from_zero() {
         let policy = RetryPolicy::default();
@@ -195,6 +196,7 @@ mod tests {
         assert_eq!(policy.pause(0, 0.0, Some(Duration::from_secs(6 * 3600))), None);
     }
 
+    /// Source: RFC 9110, section 10.2.3.
     #[rstest]
     #[case("7", Some(7))]
     #[case(" 0 ", Some(0))]

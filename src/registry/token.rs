@@ -241,6 +241,7 @@ mod tests {
         assert_eq!(granted, expected);
     }
 
+    /// Source: docker/buildx#324.
     #[rstest]
     #[case(60, 45)]
     #[case(300, 270)]

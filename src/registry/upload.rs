@@ -116,12 +116,22 @@ fn other_style(
     };
     let unsupported =
         matches!(error.status(), Some(404 | 405 | 411 | 415 | 501)) || error.has_code("UNSUPPORTED");
-    match (style, error.status()) {
-        (UploadStyle::Chunked(chunk), Some(413)) => smaller_than(chunk),
-        (_, Some(413)) => smaller_than(u64::MAX),
-        (UploadStyle::Streamed, _) if unsupported => Some(UploadStyle::Monolithic),
-        (UploadStyle::Monolithic, _) if unsupported => Some(UploadStyle::Streamed),
+    match style {
+        UploadStyle::Chunked(chunk) if is_too_large(error) => smaller_than(chunk),
+        _ if is_too_large(error) => smaller_than(u64::MAX),
+        UploadStyle::Streamed if unsupported => Some(UploadStyle::Monolithic),
+        UploadStyle::Monolithic if unsupported => Some(UploadStyle::Streamed),
         _ => None,
+    }
+}
+
+/// Whether a body was too large. GHCR says so of a chunk above 4 MiB with a status that means something else: 416, "the
+/// request body is too large and exceeds the maximum permissible limit of 4.00MiB".
+fn is_too_large(error: &RegistryError) -> bool {
+    match error.status() {
+        Some(413) => true,
+        Some(416) => error.diagnostics().iter().any(|said| said.message.contains("too large")),
+        _ => false,
     }
 }
 
@@ -287,7 +297,7 @@ impl Upload<'_> {
 
 /// A session that the registry no longer knows (it restarted, or another replica answers): worth a new one.
 fn lost_session(error: RegistryError) -> RegistryError {
-    let lost = error.has_code("BLOB_UPLOAD_UNKNOWN") || error.status() == Some(416);
+    let lost = error.has_code("BLOB_UPLOAD_UNKNOWN") || error.status() == Some(416) && !is_too_large(&error);
     if lost && error.reason().is_none() { error.again(Reason::Broken) } else { error }
 }
 
@@ -344,6 +354,7 @@ mod tests {
         assert_eq!(received(header), bytes);
     }
 
+    /// Source: distribution/distribution#48.
     #[rstest]
     #[case("https://r/v2/a/blobs/uploads/1", "https://r/v2/a/blobs/uploads/1?digest=")]
     #[case(

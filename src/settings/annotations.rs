@@ -26,7 +26,7 @@ pub(super) fn platforms(text: &str) -> Result<Vec<Platform>, Problem> {
     Ok(platforms)
 }
 
-fn platform(text: &str) -> Result<Platform, Problem> {
+pub(super) fn platform(text: &str) -> Result<Platform, Problem> {
     text.parse().map_err(|error: PlatformError| Problem::saying(error.to_string()))
 }
 

@@ -6,7 +6,7 @@
 //! | `keys` | every setting, with its flag, variable, key and default: `docs/configuration.md` is this table |
 //! | `file` | the configuration file: where it is, what may stand in it |
 //! | `origin`, `error` | where a value came from; what is wrong with it |
-//! | `values`, `fields`, `output`, `contexts` | texts that users type, as values |
+//! | `values`, `fields`, `output`, `contexts`, `places` | texts that users type, as values |
 //! | `registry`, `state`, `reporting`, `build`, `call` | the resolved settings |
 //!
 //! # Invariants
@@ -29,6 +29,7 @@ mod flags;
 pub mod keys;
 mod origin;
 mod output;
+mod places;
 mod registry;
 mod reporting;
 mod secrets;
@@ -44,6 +45,7 @@ pub use error::SettingsError;
 pub use file::ConfigFile;
 pub use flags::{BuildFlags, GlobalFlags, RegistryFlags};
 pub use origin::{Given, Origin};
+pub use places::{parse_place, parse_platform};
 pub use registry::RegistrySettings;
 pub use reporting::{Form, ReportSettings};
 pub use state::{StateSettings, Tried};

@@ -38,8 +38,10 @@ pub(super) fn resolve(
         let typed = typed.iter().map(|entry| Given::new(entry.clone(), Origin::Flag(flag)));
         typed.chain(listed).collect::<Vec<_>>()
     };
-    let mirrors =
-        entries(&flags.mirrors, "--registry-mirror", variables::REGISTRY_MIRRORS, &[' ', ';', '\n', '\t']);
+    // kaniko's `--registry-map` has several entries in one value.
+    let typed: Vec<String> =
+        flags.mirrors.iter().flat_map(|entry| entry.split(';').map(str::to_owned)).collect();
+    let mirrors = entries(&typed, "--registry-mirror", variables::REGISTRY_MIRRORS, &[' ', ';', '\n', '\t']);
     let insecure = entries(
         &flags.insecure,
         "--insecure-registry",

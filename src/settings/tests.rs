@@ -532,3 +532,19 @@ fn the_documentation_has_every_setting() {
         assert!(documentation.contains(&format!("`{variable}`")), "{variable}");
     }
 }
+
+/// The air-gapped case: what is mapped is asked for at its new place first, and with `fall-back = false` nowhere else.
+/// Source: GoogleContainerTools/kaniko#2935.
+#[test]
+fn a_registry_map_is_a_list_of_mirrors() {
+    let typed =
+        strings(&["index.docker.io=harbor.example/hub;gcr.io=harbor.example/gcr", "gcr.io=b.example"]);
+    let flags = RegistryFlags { mirrors: typed, ..RegistryFlags::default() };
+    let file = "[registry.\"docker.io\"]\nfall-back = false\n";
+    let rules = settings(GlobalFlags::default(), &[], file).registry(&flags).unwrap().options.mirrors;
+    let shown: Vec<_> = rules
+        .iter()
+        .map(|rule| format!("{} {} {}", rule.prefix, rule.mirrors.join(","), rule.fall_back))
+        .collect();
+    assert_eq!(shown, ["docker.io harbor.example/hub false", "gcr.io harbor.example/gcr,b.example true"]);
+}

@@ -16,6 +16,7 @@ use crate::faulty::tls::Authority;
 
 use super::push::upload;
 
+/// Source: distribution's token authentication specification.
 #[tokio::test]
 async fn a_token_is_fetched_for_what_the_401_asks_and_used_again() {
     let registry = FakeRegistry::bearer(Bearer::default());
@@ -56,6 +57,7 @@ async fn anonymous_tokens_are_fetched_without_authorization() {
 }
 
 /// Azure and others name the token `access_token`.
+/// Source: distribution's token authentication specification.
 #[tokio::test]
 async fn a_token_may_be_called_access_token() {
     let registry = FakeRegistry::bearer(Bearer { oauth_name: true, ..Bearer::default() });
@@ -65,6 +67,7 @@ async fn a_token_may_be_called_access_token() {
 }
 
 /// A token without `expires_in` is good for 60 s, by the specification; it is renewed before.
+/// Source: distribution's token authentication specification.
 #[tokio::test]
 async fn a_token_without_a_life_lives_for_a_minute() {
     let registry = FakeRegistry::bearer(Bearer { expires_in: None, ..Bearer::default() });
@@ -82,6 +85,7 @@ async fn a_token_without_a_life_lives_for_a_minute() {
 }
 
 /// GitLab: tokens live for five minutes, the upload of a large layer longer (gitlab-org/container-registry).
+/// Source: moby/moby#33558.
 #[tokio::test]
 async fn a_token_that_runs_out_in_mid_upload_is_replaced_and_the_upload_goes_on() {
     let registry = FakeRegistry::bearer(Bearer { uses: Some(2), ..Bearer::default() });
@@ -120,6 +124,7 @@ async fn a_token_that_is_refused_early_is_not_used_again() {
 }
 
 /// Scopes grow by need: what a token covers is not asked for again, what it does not is.
+/// Source: distribution's token authentication specification.
 #[tokio::test]
 async fn scopes_grow_by_need() {
     let registry = FakeRegistry::bearer(Bearer::default());
@@ -155,6 +160,7 @@ async fn parallel_uploads_share_one_token() {
 
 /// zot and distribution behind a proxy: `GET /v2/` is open to everyone, pushing is not (oci-client sends no
 /// credentials then; oras-project/rust-oci-client).
+/// Source: OCI distribution specification 1.1, "Determining support".
 #[tokio::test]
 async fn an_open_root_does_not_mean_that_pushing_is_open() {
     let users = vec![("user".to_owned(), "user-password".to_owned())];
@@ -213,6 +219,7 @@ async fn bearer_goes_before_basic() {
 }
 
 /// Azure (`az acr login`) and Docker Hub's single sign-on keep a refresh token; it is posted to the realm.
+/// Source: distribution's OAuth2 token specification.
 #[tokio::test]
 async fn an_identity_token_is_exchanged_by_post() {
     let registry =
@@ -263,6 +270,7 @@ async fn an_identity_token_does_not_follow_a_redirect() {
     assert_eq!(*seen.lock().unwrap(), 0);
 }
 
+/// Source: docker/cli, reference of "docker login".
 #[tokio::test]
 async fn a_registry_token_is_used_as_it_is() {
     let registry = FakeRegistry::bearer(Bearer::default());
@@ -332,6 +340,7 @@ async fn no_credentials_are_said_to_be_none() {
 }
 
 /// Artifactory and others: what one may not see is not there, and nobody asks for credentials.
+/// Source: OCI distribution specification 1.1, "Pulling manifests".
 #[rstest]
 #[case(404)]
 #[case(403)]
@@ -371,6 +380,7 @@ async fn credentials_that_do_not_help_leave_the_first_answer_standing() {
 }
 
 /// A blob redirected to storage: the signed address is all the authorization there (S3 refuses two).
+/// Source: open-policy-agent/opa#6580.
 #[tokio::test]
 async fn authorization_does_not_follow_a_redirect_to_another_host() {
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -432,6 +442,7 @@ async fn redirects_in_a_circle_end() {
 }
 
 /// A trusted registry must not get credentials sent in the clear (go-containerregistry's realm checks).
+/// Source: CVE-2020-15157.
 #[tokio::test]
 async fn an_http_realm_announced_over_https_is_refused() {
     let asked = Arc::new(Mutex::new(0));

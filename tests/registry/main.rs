@@ -4,7 +4,7 @@
 //! there is one. Pauses take no time; connections and TLS are real.
 
 // A test says what is wrong by failing where it is.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -13,6 +13,8 @@ mod client;
 mod faulty;
 
 mod auth;
+mod campaign;
+mod copy;
 mod pull;
 mod push;
 mod real;

@@ -35,6 +35,7 @@ async fn a_manifest_comes_with_its_type_and_digest() {
 }
 
 /// Registries that know no HEAD of manifests, or announce no digest.
+/// Source: OCI distribution specification 1.1, "Pulling manifests".
 #[tokio::test]
 async fn a_head_that_says_nothing_is_made_up_for_by_a_get() {
     let registry = FakeRegistry::open();
@@ -62,6 +63,7 @@ async fn a_manifest_that_is_not_the_one_announced_is_refused() {
 }
 
 /// A load balancer's cache that is half written: the next answer is right.
+/// Source: opencontainers/distribution-spec#556.
 #[tokio::test]
 async fn wrong_bytes_are_fetched_once_more() {
     let registry = FakeRegistry::open();
@@ -143,11 +145,18 @@ async fn what_is_no_image_is_said_to_be_none() {
     let old = reference(&registry.host(), "a:old");
     let error = client.resolve(&old, &"linux/amd64".parse().unwrap()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Registry);
+    assert!(error.to_string().contains("schema 1"), "{error}");
+    let chart = br#"{"schemaVersion":2,"mediaType":"application/vnd.example.chart+json","config":{}}"#;
+    registry.put_manifest("a", "chart", "application/vnd.example.chart+json", chart);
+    let chart = reference(&registry.host(), "a:chart");
+    let error = client.resolve(&chart, &"linux/amd64".parse().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Registry);
     let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert!(cause.contains("schema version 1"), "{cause}");
+    assert!(cause.contains("application/vnd.example.chart+json"), "{cause}");
 }
 
 /// distribution with more tags than a page holds (distribution/distribution#2729 and others).
+/// Source: OCI distribution specification 1.1, "Listing tags".
 #[tokio::test]
 async fn tags_are_listed_over_all_pages() {
     let registry = FakeRegistry::open();
@@ -223,6 +232,7 @@ async fn an_empty_blob_is_verified_without_a_request() {
 }
 
 /// A connection that breaks: the rest is asked for, not the whole.
+/// Source: RFC 9110, section 14.
 #[rstest]
 #[case::announced_but_cut(false)]
 #[case::without_a_length(true)]
@@ -258,6 +268,7 @@ async fn many_breaks_with_progress_between_them_are_no_reason_to_give_up() {
 }
 
 /// A server that knows no ranges sends everything again; what is known is passed over.
+/// Source: RFC 9110, section 14.2.
 #[tokio::test]
 async fn a_server_without_ranges_is_read_from_its_start() {
     let registry = FakeRegistry::open();
@@ -473,6 +484,7 @@ async fn a_registry_that_asks_for_hours_is_not_waited_for() {
 }
 
 /// Docker Hub's pull limit is counted over hours; its limit against abuse passes in seconds.
+/// Source: Docker Hub documentation, "Usage and limits".
 #[tokio::test]
 async fn docker_hubs_two_kinds_of_429_are_told_apart() {
     let registry = FakeRegistry::open();
@@ -497,6 +509,7 @@ fn mirrored(origin: &str, mirrors: &[String], fall_back: bool) -> cofferdam::reg
     options
 }
 
+/// Source: GoogleContainerTools/kaniko#3154.
 #[tokio::test]
 async fn mirrors_are_asked_in_order_and_the_registry_last() {
     let (one, two, origin) = (FakeRegistry::open(), FakeRegistry::open(), FakeRegistry::open());
@@ -522,6 +535,7 @@ async fn mirrors_are_asked_in_order_and_the_registry_last() {
     assert_eq!(error.earlier().count(), 2);
 }
 
+/// Source: GoogleContainerTools/kaniko#1473.
 #[tokio::test]
 async fn a_mirror_that_is_down_is_passed_over_for_a_while() {
     let origin = FakeRegistry::open();
@@ -584,6 +598,7 @@ async fn a_blob_is_finished_by_the_next_endpoint() {
     assert_eq!(origin.log().last().unwrap().head.header("range"), Some("bytes=40000-"));
 }
 
+/// Source: GoogleContainerTools/kaniko#3182.
 #[tokio::test]
 async fn a_registry_that_mirrors_replace_is_not_asked() {
     let (mirror, origin) = (FakeRegistry::open(), FakeRegistry::open());

@@ -79,6 +79,7 @@ async fn an_empty_blob_can_be_pushed() {
     assert_eq!(registry.blob("a", Digest::of(b"")).unwrap(), b"");
 }
 
+/// Source: oras-project/rust-oci-client#235.
 #[tokio::test]
 async fn a_blob_is_mounted_with_a_token_for_both_repositories() {
     let registry = FakeRegistry::bearer(Bearer::default());
@@ -102,6 +103,7 @@ async fn a_blob_is_mounted_with_a_token_for_both_repositories() {
 }
 
 /// 202: the registry does not mount, and has opened an upload instead, which is used.
+/// Source: OCI distribution specification 1.1, "Mounting a blob".
 #[tokio::test]
 async fn a_mount_that_becomes_an_upload_is_used_as_one() {
     let registry = FakeRegistry::open();
@@ -118,6 +120,7 @@ async fn a_mount_that_becomes_an_upload_is_used_as_one() {
 
 /// Harbor answers the mount from a foreign project with 401 and not with 202 (goharbor/harbor), Quay with 403,
 /// others with 404 or 405: none of them means that one may not push.
+/// Source: goharbor/harbor#17097.
 #[rstest]
 #[case(400)]
 #[case(401)]
@@ -154,6 +157,7 @@ async fn a_mount_that_is_refused_in_spite_of_its_token_becomes_an_upload() {
 }
 
 /// A token server that refuses the whole question because of the foreign repository.
+/// Source: estesp/manifest-tool#42.
 #[tokio::test]
 async fn a_token_that_is_refused_for_the_source_is_asked_for_without_it() {
     let registry = FakeRegistry::bearer(Bearer { foreign: vec!["base".into()], ..Bearer::default() });
@@ -178,6 +182,7 @@ async fn credentials_that_may_write_and_not_read_are_enough(#[case] status: u16)
 }
 
 /// A registry behind a proxy that ends TLS, and does not know it: distribution without `X-Forwarded-Proto`.
+/// Source: OCI distribution specification 1.1, "Pushing blobs".
 #[tokio::test]
 async fn a_location_on_another_host_is_used_without_authorization() {
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -197,6 +202,7 @@ async fn a_location_on_another_host_is_used_without_authorization() {
     assert!(seen.iter().all(|head| head.header("authorization").is_none()));
 }
 
+/// Source: OWASP, "Server-Side Request Forgery Prevention".
 #[tokio::test]
 async fn a_location_that_leads_astray_is_refused() {
     let registry = FakeRegistry::open();
@@ -217,6 +223,7 @@ async fn an_upload_without_location_is_an_error() {
 }
 
 /// ECR drops the connection when there is no such repository (aws/containers-roadmap#853 asks to create it).
+/// Source: aws/containers-roadmap#1970.
 #[tokio::test]
 async fn a_missing_repository_that_drops_the_connection_is_named() {
     let registry = FakeRegistry::open();
@@ -279,6 +286,7 @@ async fn a_manifest_may_be_stored_without_a_word() {
 }
 
 /// A registry that rewrites what it stores.
+/// Source: opencontainers/distribution-spec#333.
 #[tokio::test]
 async fn a_manifest_that_is_stored_as_another_is_an_error() {
     let registry = FakeRegistry::open();
@@ -291,6 +299,7 @@ async fn a_manifest_that_is_stored_as_another_is_an_error() {
 }
 
 /// Immutable tags: ECR answers 400, Artifact Registry 409, Harbor 412. The same digest is a success.
+/// Source: GoogleContainerTools/kaniko#3481.
 #[rstest]
 #[case(400, "TAG_INVALID")]
 #[case(409, "MANIFEST_INVALID")]
@@ -344,6 +353,7 @@ async fn credentials_that_may_not_push_are_denied_with_the_registrys_words() {
 
 /// Storage addresses are signed for one method: a HEAD that is redirected to one signed for GET is refused there,
 /// though the blob is there.
+/// Source: AWS documentation, "Sharing objects with presigned URLs".
 #[tokio::test]
 async fn a_blob_behind_an_address_signed_for_get_is_found() {
     let storage = Server::on("127.0.0.2", None, |exchange| match exchange.head.method.as_str() {

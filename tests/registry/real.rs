@@ -1,4 +1,5 @@
-//! The main flows against distribution 2.8 as Debian ships it, with `oci-client` as a second reader.
+//! The main flows against distribution 2.8 as Debian ships it and distribution 3, for everyone, with a password, and with
+//! tokens of distribution's own token server; with `oci-client` as a second reader.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,8 +15,9 @@ use cofferdam::registry::{
 use rstest::rstest;
 
 use crate::client::{anonymous, bytes, client_with, login, options, reference, repository};
+use crate::copy::run;
 use crate::faulty::registry::image_manifest;
-use crate::support::Registry;
+use crate::support::{Cofferdam, Registry, RegistryOptions};
 
 use super::push::upload;
 
@@ -244,4 +246,130 @@ async fn real_errors_are_decoded() {
     assert!(error.diagnostics().iter().any(|said| said.code == "MANIFEST_BLOB_UNKNOWN"), "{error}");
     let error = client.tags(&repository(registry.address(), "nothing")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+fn v2() -> RegistryOptions {
+    Registry::options()
+}
+
+fn v3() -> RegistryOptions {
+    Registry::options().v3()
+}
+
+/// How one shows who one is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Shown {
+    Nothing,
+    Password,
+    Token,
+}
+
+/// A registry, the client that may use it, and the program that may.
+fn started(options: RegistryOptions, shown: Shown, tls: bool) -> (Registry, Client, Cofferdam) {
+    let options = match shown {
+        Shown::Nothing => options.empty(),
+        Shown::Password => options.empty().user(USER, PASSWORD),
+        Shown::Token => options.empty().user(USER, PASSWORD).token(),
+    };
+    let registry = if tls { options.tls() } else { options }.start();
+    let host = registry.address().to_owned();
+    let keychain = match shown {
+        Shown::Nothing => Keychain::empty(),
+        Shown::Password | Shown::Token => Keychain::empty().with(&host, login(USER, PASSWORD)),
+    };
+    let mut own = crate::client::options();
+    let cofferdam = Cofferdam::new();
+    let config = cofferdam.home().join(".config/cofferdam");
+    std::fs::create_dir_all(&config).unwrap();
+    if let Some(ca) = registry.ca() {
+        own.extra_roots.push(std::fs::read(ca).unwrap());
+        let line = format!("registry-ca = [{:?}]\n", ca.display().to_string());
+        std::fs::write(config.join("config.toml"), line).unwrap();
+    }
+    if shown != Shown::Nothing {
+        let auth = serde_json::json!({"auths": {&*host: {"username": USER, "password": PASSWORD}}});
+        std::fs::create_dir(cofferdam.home().join(".docker")).unwrap();
+        std::fs::write(cofferdam.home().join(".docker/config.json"), auth.to_string()).unwrap();
+    }
+    (registry, client_with(own, keychain).0, cofferdam)
+}
+
+/// What everyone does with a registry, with each that there is and in each way that it may want to know who asks.
+#[rstest]
+#[case::v2_open(v2(), Shown::Nothing, false)]
+#[case::v2_password(v2(), Shown::Password, false)]
+#[case::v2_token(v2(), Shown::Token, false)]
+#[case::v2_token_tls(v2(), Shown::Token, true)]
+#[case::v3_open(v3(), Shown::Nothing, false)]
+#[case::v3_password_tls(v3(), Shown::Password, true)]
+#[case::v3_token(v3(), Shown::Token, false)]
+#[case::v3_token_tls(v3(), Shown::Token, true)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_registries_take_and_give(
+    #[case] options: RegistryOptions,
+    #[case] shown: Shown,
+    #[case] tls: bool,
+) {
+    install_tls_provider();
+    let (registry, client, cofferdam) = started(options, shown, tls);
+    let host = registry.address().to_owned();
+    // The token server gives a user what is below the user's name.
+    let name = reference(&host, "user/app:v1");
+    let layer = bytes(3_000_000);
+    client.check_push(name.repository()).await.unwrap();
+    let digest = push_image(&client, &name, &layer).await;
+    assert_eq!(client.head_manifest(&name).await.unwrap().unwrap().digest, digest);
+    let back = client.blob_bytes(name.repository(), Digest::of(&layer), layer.len() as u64).await.unwrap();
+    assert!(back == layer, "what comes back is what was sent");
+    assert_eq!(client.tags(name.repository()).await.unwrap(), ["v1"]);
+    // The same with the program: a promotion moves no layer.
+    let (from, to) = (name.to_string(), format!("{host}/user/promoted/app:v1"));
+    let before = registry.requests().len();
+    let ran = tokio::task::spawn_blocking(move || {
+        let copied = run(&cofferdam, &["copy", &from, &to]);
+        (copied, run(&cofferdam, &["inspect", "--format=json", &to]), cofferdam)
+    });
+    let (copied, inspected, _home) = ran.await.unwrap();
+    assert_eq!(copied.status, Some(0), "{}", copied.stderr);
+    assert_eq!(copied.stdout.trim_end(), format!("{host}/user/promoted/app@{digest}"));
+    let requests = registry.requests();
+    let moved = requests[before..].iter().filter(|one| matches!(&*one.method, "PATCH" | "PUT"));
+    let moved: Vec<_> = moved.filter(|one| one.path.contains("/blobs/")).collect();
+    assert!(moved.is_empty(), "{moved:?}");
+    let described: serde_json::Value = serde_json::from_str(&inspected.stdout).unwrap();
+    assert_eq!(described["digest"], digest.to_string(), "{}", inspected.stderr);
+    assert_eq!(described["images"][0]["layers"][0]["size"], layer.len());
+    client.delete_manifest(name.repository(), digest).await.unwrap_or_else(|error| {
+        // The token server knows no scope of deletion.
+        assert!(shown == Shown::Token && error.kind() == ErrorKind::Denied, "{error}");
+    });
+}
+
+/// What is not below the user's name the token server leaves out of the token: the registry refuses it with the scope.
+#[rstest]
+#[case(v2())]
+#[case(v3())]
+#[tokio::test]
+async fn a_real_token_server_gives_no_more_than_it_may(#[case] options: RegistryOptions) {
+    let (registry, client, _home) = started(options, Shown::Token, false);
+    let elsewhere = repository(registry.address(), "elsewhere/app");
+    let error = client.check_push(&elsewhere).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Denied | ErrorKind::Unauthorized), "{error}");
+    assert!(error.to_string().contains("repository:elsewhere/app"), "{error}");
+    // A mount from there is not possible; what is to be mounted is sent.
+    let source = Bytes::from(bytes(1000));
+    let from = [elsewhere];
+    let blob = BlobUpload {
+        digest: Digest::of(&source),
+        size: 1000,
+        source: &source,
+        mount_from: &from,
+        progress: None,
+    };
+    let own = repository(registry.address(), "user/app");
+    assert_eq!(client.push_blob(&own, &blob).await.unwrap(), BlobOutcome::Uploaded);
+    let wrong = Keychain::empty().with(registry.address(), login(USER, "wrong"));
+    let (stranger, _) = client_with(crate::client::options(), wrong);
+    let error = stranger.check_push(&own).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
 }

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use rstest::rstest;
 
-use crate::client::{TestClock, anonymous, client_with, options, reference, repository};
+use crate::client::{TestClock, anonymous, client_with, options, reference, repository, user_at};
 use crate::faulty::http::Answer;
 use crate::faulty::registry::{Auth, FakeRegistry, Running};
 use crate::faulty::tls::{Authority, Certificate};
@@ -57,6 +57,7 @@ async fn loopback_may_do_without_tls() {
     assert_eq!(registry.server.accepted(), before, "TLS is not tried again, the connection is kept");
 }
 
+/// Source: docker/docs, "Use a self-signed certificate".
 #[tokio::test]
 async fn a_certificate_of_a_given_authority_is_trusted() {
     let authority = Authority::new();
@@ -157,6 +158,7 @@ async fn a_certificate_is_left_unchecked_for_one_host_only() {
     assert_eq!(error.kind(), ErrorKind::Tls);
 }
 
+/// Source: docker/docs, "Verify repository client with certificates".
 #[tokio::test]
 async fn a_client_certificate_is_shown_where_it_belongs() {
     let authority = Authority::new();
@@ -212,6 +214,7 @@ fn elsewhere(options: ClientOptions, transport: Elsewhere) -> (Client, Arc<Elsew
     (client, transport, clock)
 }
 
+/// Source: docker/docs, "Deploy a plain HTTP registry".
 #[tokio::test]
 async fn only_hosts_that_are_named_so_are_spoken_to_without_tls() {
     let plain = || Elsewhere { plain: vec!["registry.svc", "other.svc"], ..Elsewhere::default() };
@@ -245,6 +248,7 @@ async fn a_broken_certificate_never_leads_to_plain_http() {
     assert_eq!(transport.sent.lock().unwrap().len(), 1);
 }
 
+/// Source: distribution/distribution#785.
 #[rstest]
 #[case(TransportErrorKind::UnknownHost, 1)]
 #[case(TransportErrorKind::Certificate, 1)]
@@ -273,6 +277,20 @@ async fn docker_hub_is_asked_at_its_own_place() {
 }
 
 /// Nothing listens: the error says so, and which address.
+/// A host is an IPv6 address in brackets.
+/// Source: distribution/reference, regexp.go.
+#[tokio::test]
+async fn a_registry_at_an_ipv6_address_is_spoken_to() {
+    let registry = FakeRegistry::new(FakeRegistry::basic_auth()).serve_on("::1", None);
+    assert!(registry.host().starts_with("[::1]:"), "{}", registry.host());
+    registry.put_image("a", "v1");
+    let (client, _) = user_at(&registry.host());
+    let name = reference(&registry.host(), "a:v1");
+    let found = client.resolve(&name, &"linux/amd64".parse().unwrap()).await.unwrap();
+    client.push_manifest(&reference(&registry.host(), "a:v2"), &found.media_type, found.bytes).await.unwrap();
+    assert_eq!(client.tags(name.repository()).await.unwrap(), ["v1", "v2"]);
+}
+
 #[tokio::test]
 async fn a_refused_connection_is_named() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -317,6 +335,7 @@ fn proxy() -> (String, Arc<AtomicUsize>, Arc<Mutex<String>>) {
     (format!("http://someone:hunter2@{address}"), count, seen)
 }
 
+/// Source: Go, net/http documentation, ProxyFromEnvironment.
 #[tokio::test]
 async fn a_proxy_is_used_but_for_whom_it_is_not() {
     let (address, count, seen) = proxy();

@@ -43,6 +43,7 @@ async fn progress_is_told_to_the_last_byte() {
 }
 
 /// ECR answers a PATCH with 201, others with 204 (containerd, regclient).
+/// Source: openai/tart#273.
 #[rstest]
 #[case(200)]
 #[case(201)]
@@ -56,6 +57,7 @@ async fn a_patch_may_be_answered_with_any_success(#[case] status: u16) {
 }
 
 /// distribution with `relativeurls`, zot, Gitea.
+/// Source: opencontainers/distribution-spec#80.
 #[rstest]
 #[case(true)]
 #[case(false)]
@@ -71,6 +73,7 @@ async fn a_location_may_be_relative_and_its_query_is_kept(#[case] relative: bool
 }
 
 /// Google Artifact Registry takes no chunked uploads: everything in the PUT.
+/// Source: podman-container-tools/skopeo#1101.
 #[tokio::test]
 async fn a_monolithic_upload_is_post_and_put() {
     let registry = FakeRegistry::open();
@@ -86,6 +89,7 @@ async fn a_monolithic_upload_is_post_and_put() {
 }
 
 /// A registry that takes only one of the two and is not known by its name is found out, once.
+/// Source: kitops-ml/kitops#777.
 #[rstest]
 #[case(UploadStyle::Streamed)]
 #[case(UploadStyle::Monolithic)]
@@ -106,6 +110,7 @@ async fn a_style_that_is_refused_gives_way_to_the_other(#[case] refused: UploadS
 }
 
 /// GHCR refuses a PATCH above 4 MB, a content delivery network one above 100 MB, nginx by default one above 1 MB.
+/// Source: smol-machines/smolvm#436.
 #[rstest]
 #[case(4_194_304, 4_000_000)]
 #[case(1_048_576, 900_000)]
@@ -130,6 +135,28 @@ async fn a_body_that_is_too_large_is_sent_in_chunks_that_fit(#[case] largest: u6
     assert_eq!(registry.log().iter().filter(|logged| logged.status == 413).count(), 0);
 }
 
+/// GHCR calls a chunk above 4 MiB out of range, and means too large.
+/// Source: wasmCloud/wash-archive#268.
+#[tokio::test]
+async fn a_chunk_that_is_called_out_of_range_is_sent_in_smaller_ones() {
+    let registry = FakeRegistry::open();
+    registry.fault("PATCH", "/uploads/", 99, |exchange, registry| {
+        let length: u64 = exchange.head.header("content-length").unwrap().parse().unwrap();
+        if length <= 4 << 20 {
+            return registry.normal(exchange);
+        }
+        drop(exchange.body(usize::MAX));
+        let words = "the request body is too large and exceeds the maximum permissible limit of 4.00MiB";
+        Answer::error(416, "REQUESTED_RANGE_NOT_SATISFIABLE", words).into()
+    });
+    let client = styled(&registry.host(), UploadStyle::Chunked(16_000_000));
+    let blob = bytes(9_000_000);
+    upload(&client, &registry.host(), "a", &blob).await.unwrap();
+    assert_eq!(registry.blob("a", Digest::of(&blob)).unwrap(), blob);
+    assert_eq!(registry.log().iter().filter(|logged| logged.status == 416).count(), 1);
+    assert_eq!(registry.open_uploads(), 0);
+}
+
 #[tokio::test]
 async fn a_body_that_is_too_large_however_small_is_an_error_with_a_hint() {
     let registry = FakeRegistry::open();
@@ -142,6 +169,7 @@ async fn a_body_that_is_too_large_however_small_is_an_error_with_a_hint() {
 }
 
 /// OCI distribution specification 1.1: a registry may want larger chunks.
+/// Source: dotnet/sdk-container-builds#424.
 #[tokio::test]
 async fn chunks_are_as_large_as_the_registry_wants_them() {
     let registry = FakeRegistry::open();
@@ -177,6 +205,7 @@ fn counted(source: &Bytes, opened: &Arc<AtomicUsize>) -> impl BlobSource + use<>
 }
 
 /// distribution keeps what arrived of a broken PATCH and says so: only the rest is sent.
+/// Source: OCI distribution specification 1.1, "Resuming an upload".
 #[tokio::test]
 async fn a_broken_upload_goes_on_where_the_registry_proves_it() {
     let registry = FakeRegistry::open();
@@ -208,6 +237,7 @@ async fn a_broken_upload_goes_on_where_the_registry_proves_it() {
 
 /// A registry that has nothing of a broken PATCH, or says nothing that proves what it has (ECR), or says what
 /// is not true: everything is sent again in a new session.
+/// Source: OCI distribution specification 1.1, "Resuming an upload".
 #[rstest]
 #[case::has_nothing(Some("0-0"))]
 #[case::nonsense(Some("5-999"))]
@@ -240,6 +270,7 @@ async fn an_upload_that_breaks_again_and_again_is_given_up() {
 }
 
 /// A registry behind two replicas that do not share sessions, or that restarted.
+/// Source: OCI distribution specification 1.1, "Error codes".
 #[tokio::test]
 async fn a_session_that_is_lost_is_opened_again() {
     let registry = FakeRegistry::open();
@@ -250,6 +281,7 @@ async fn a_session_that_is_lost_is_opened_again() {
 }
 
 /// The commit worked and the answer was lost: the blob is there, and is not sent again.
+/// Source: RFC 9110, section 9.2.2.
 #[tokio::test]
 async fn a_commit_whose_answer_is_lost_is_found_out() {
     let registry = FakeRegistry::open();

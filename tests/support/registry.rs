@@ -14,6 +14,8 @@ pub struct Options {
     tls: bool,
     user: Option<(String, String)>,
     empty: bool,
+    token: bool,
+    v3: bool,
 }
 
 impl Options {
@@ -35,6 +37,18 @@ impl Options {
         self
     }
 
+    /// The user shows tokens, which a server of their own gives: for repositories below the user's name.
+    pub fn token(mut self) -> Self {
+        self.token = true;
+        self
+    }
+
+    /// Distribution 3 in the place of Debian's 2.8.
+    pub fn v3(mut self) -> Self {
+        self.v3 = true;
+        self
+    }
+
     /// Without any image.
     pub fn empty(mut self) -> Self {
         self.empty = true;
@@ -48,6 +62,8 @@ impl Options {
         }
         args.extend(self.tls.then(|| "--tls".to_owned()));
         args.extend(self.empty.then(|| "--empty".to_owned()));
+        args.extend(self.token.then(|| "--token".to_owned()));
+        args.extend(self.v3.then(|| "--v3".to_owned()));
         let fixture = Fixture::start("registry", args);
         let ca = self.tls.then(|| fixture.path("CA").to_owned());
         Registry { fixture, ca, user: self.user }
@@ -63,7 +79,7 @@ pub struct Request {
     pub status: u16,
 }
 
-/// Debian's docker-registry on a free port. It ends, and forgets everything, when this is dropped.
+/// Debian's docker-registry, or distribution 3, on a free port. It ends, and forgets everything, when this is dropped.
 pub struct Registry {
     fixture: Fixture,
     ca: Option<PathBuf>,

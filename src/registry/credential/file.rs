@@ -137,6 +137,7 @@ mod tests {
         Login::Basic { username: username.into(), password: Secret::new(password) }
     }
 
+    /// Source: docker/cli, reference of "docker login".
     #[test]
     fn every_form_of_an_entry() {
         assert_eq!(

@@ -74,6 +74,7 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
+    /// Source: docker/cli, reference of "docker login".
     #[rstest]
     #[case("ghcr.io", "ghcr.io")]
     #[case("https://GHCR.io/", "ghcr.io")]
@@ -100,6 +101,7 @@ mod tests {
         assert_eq!(server_name(registry), server);
     }
 
+    /// Source: containers-auth.json(5).
     #[rstest]
     #[case("ghcr.io", "org/other", Some("ghcr.io/org"))]
     #[case("ghcr.io", "org/app/web", Some("https://ghcr.io/org/app"))]

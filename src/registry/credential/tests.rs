@@ -69,6 +69,7 @@ impl Home {
 }
 
 /// Every place, in the documented order; each step takes the one before away.
+/// Source: containers-auth.json(5).
 #[tokio::test]
 async fn places_are_asked_in_the_documented_order() {
     let mut home = Home::new();
@@ -122,6 +123,7 @@ async fn places_are_asked_in_the_documented_order() {
     assert_eq!(home.user("other.example", "a").await, "-", "variables are for their registry alone");
 }
 
+/// Source: GitLab documentation, "Predefined CI/CD variables".
 #[tokio::test]
 async fn gitlab_variables_serve_the_registry_and_the_dependency_proxy() {
     let mut home = Home::new();
@@ -171,6 +173,7 @@ async fn a_broken_file_that_decides_is_an_error_and_quotes_nothing() {
     assert!(matches!(home.keychain().lookup("r.example", "a").await, Err(CredentialError::Malformed { .. })));
 }
 
+/// Source: docker/cli, reference of "docker login".
 #[tokio::test]
 async fn helpers_go_before_the_store_and_the_store_before_entries() {
     let home = Home::new();
@@ -188,6 +191,7 @@ async fn helpers_go_before_the_store_and_the_store_before_entries() {
     assert_eq!(home.user("docker.io", "library/x").await, "all-https://index.docker.io/v1/");
 }
 
+/// Source: docker/docker-credential-helpers, README.
 #[tokio::test]
 async fn a_helper_that_has_nothing_is_no_error() {
     let home = Home::new();
@@ -200,6 +204,7 @@ async fn a_helper_that_has_nothing_is_no_error() {
     assert_eq!(home.user("s.example", "a").await, "entry", "an entry beside the helper still counts");
 }
 
+/// Source: docker/docker-credential-helpers, README.
 #[tokio::test]
 async fn an_identity_token_comes_from_a_helper_as_the_user_token() {
     let home = Home::new();

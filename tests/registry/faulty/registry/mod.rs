@@ -18,6 +18,7 @@ pub use auth::{Auth, Bearer, basic};
 pub use protocol::Manners;
 
 type Act = dyn Fn(&mut Exchange<'_>, &FakeRegistry) -> Reply + Send + Sync;
+type Haunt = dyn Fn(&mut Exchange<'_>, &FakeRegistry) -> Option<Reply> + Send + Sync;
 
 struct Fault {
     method: String,
@@ -57,6 +58,7 @@ struct Inner {
     auth: Mutex<Auth>,
     manners: Mutex<Manners>,
     base: Mutex<String>,
+    haunt: Mutex<Option<Arc<Haunt>>>,
 }
 
 /// A registry's mind; [`FakeRegistry::serve`] gives it a server.
@@ -90,6 +92,7 @@ impl FakeRegistry {
             auth: Mutex::new(auth),
             manners: Mutex::default(),
             base: Mutex::default(),
+            haunt: Mutex::default(),
         }))
     }
 
@@ -153,6 +156,11 @@ impl FakeRegistry {
         self.state().faults.push(fault);
     }
 
+    /// Takes back every fault.
+    pub fn forgive(&self) {
+        self.state().faults.clear();
+    }
+
     /// The same with a plain answer.
     pub fn fail(&self, method: &str, part: &str, times: usize, answer: Answer) {
         self.fault(method, part, times, move |exchange, _| {
@@ -166,11 +174,7 @@ impl FakeRegistry {
         self.fault(method, part, times, move |exchange, registry| {
             let body = exchange.body(bytes).unwrap_or_default();
             let id = exchange.head.path().rsplit('/').next().unwrap().to_owned();
-            if registry.manners().keeps_broken
-                && let Some(upload) = registry.state().uploads.get_mut(&id)
-            {
-                upload.extend_from_slice(&body);
-            }
+            registry.keep_of_upload(&id, &body);
             Reply::HangUp
         });
     }
@@ -271,9 +275,11 @@ impl FakeRegistry {
                 fault.act.clone()
             })
         };
-        let reply = match act {
-            Some(act) => act(exchange, self),
-            None => self.normal(exchange),
+        let haunt = self.0.haunt.lock().unwrap().clone();
+        let reply = match (act, haunt) {
+            (Some(act), _) => act(exchange, self),
+            (None, Some(haunt)) => haunt(exchange, self).unwrap_or_else(|| self.normal(exchange)),
+            (None, None) => self.normal(exchange),
         };
         let status = match &reply {
             Reply::Answer(answer) => answer.status,
@@ -281,6 +287,37 @@ impl FakeRegistry {
         };
         self.state().log.push(Logged { head, status });
         reply
+    }
+
+    /// From now on `act` has the first word on every request.
+    pub fn haunt(&self, act: impl Fn(&mut Exchange<'_>, &Self) -> Option<Reply> + Send + Sync + 'static) {
+        *self.0.haunt.lock().unwrap() = Some(Arc::new(act));
+    }
+
+    /// No longer.
+    pub fn lay(&self) {
+        *self.0.haunt.lock().unwrap() = None;
+    }
+
+    /// Every tag that there is, with its repository.
+    pub fn tags_given(&self) -> Vec<(String, String)> {
+        self.state().manifests.keys().filter(|(_, name)| !name.contains(':')).cloned().collect()
+    }
+
+    /// # Panics
+    /// If a blob is another than its digest says.
+    pub fn assert_blobs_are_right(&self) {
+        for ((repository, digest), bytes) in &self.state().blobs {
+            assert_eq!(Digest::of(bytes).to_string(), *digest, "a blob of {repository}");
+        }
+    }
+
+    /// Keeps bytes of a broken PATCH, as far as the registry's manners have it.
+    pub fn keep_of_upload(&self, id: &str, bytes: &[u8]) {
+        let keeps = self.manners().keeps_broken;
+        if let Some(upload) = self.state().uploads.get_mut(id).filter(|_| keeps) {
+            upload.extend_from_slice(bytes);
+        }
     }
 
     /// Uploads that were neither committed nor given up.
