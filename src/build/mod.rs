@@ -19,6 +19,7 @@ mod executor;
 mod extract;
 mod fetch;
 mod ignored;
+mod files;
 mod images;
 mod inputs;
 pub mod inspect;

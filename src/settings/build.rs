@@ -253,17 +253,14 @@ fn index_for(annotations: &[Annotation], platforms: &[Platform]) -> Result<(), S
     }
 }
 
-/// Sees that no output is asked to hold several platforms that can hold one.
+/// Sees that no archive for `docker load` is asked to hold several platforms: nothing in its format says which image is for
+/// which. BuildKit's exporter refuses it too.
 fn one_platform_for(outputs: &[Output], platforms: &[Platform]) -> Result<(), SettingsError> {
-    let holds_one = |output: &&Output| matches!(output, Output::Docker { .. } | Output::Tar { .. });
-    match outputs.iter().find(holds_one) {
-        Some(output) if platforms.len() > 1 => {
-            let kind = if matches!(output, Output::Docker { .. }) { "docker" } else { "tar" };
-            Err(conflict(
-                format!("an output of `type={kind}` holds one platform, and there are {}", platforms.len()),
-                "write `type=oci` or `type=local`, or build them one at a time",
-            ))
-        }
-        _ => Ok(()),
+    if platforms.len() > 1 && outputs.iter().any(|output| matches!(output, Output::Docker { .. })) {
+        return Err(conflict(
+            format!("an output of `type=docker` holds one platform, and there are {}", platforms.len()),
+            "write `type=oci`, or build them one at a time",
+        ));
     }
 }
+    Ok(())
