@@ -9,13 +9,14 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::afresh;
 use super::assemble::{self, Image};
 use super::bring;
 use super::contexts::Contexts;
 use super::error::BuildError;
 use super::fetch::{Fetcher, blocking};
 use super::images::Found;
-use super::inputs::{self, Planned, Text};
+use super::inputs::{self, Planned, Text, Told};
 use super::keys::Keys;
 use super::layers::Layer;
 use super::output;
@@ -61,10 +62,14 @@ pub(super) async fn build(
     let shared = Shared::new(&request, &services, workspace);
     let mut fetched = BTreeMap::new();
     let mut steps = 0;
+    let mut told = Told::default();
+    let mut contexts = request.named_contexts.clone();
     // One after the other: what two platforms share has been made when the second comes to it.
     for platform in platforms {
         let request = BuildRequest { platforms: platform.clone().into_iter().collect(), ..request.clone() };
-        let planned = inputs::plan(&request, &services, &text).await?;
+        let planned = inputs::plan(&request, &services, &text, &mut told).await?;
+        bring::named(&mut contexts, &planned.plan, &request, &services, &shared.workspace).await?;
+        let request = BuildRequest { named_contexts: contexts.clone(), ..request };
         bring::sources(&mut fetched, &planned.plan, &text, &request, &services, &shared.workspace).await?;
         let part = Part { steps_before: steps, platform: platform.filter(|_| several) };
         let given = Given { shared: shared.clone(), fetched: fetched.clone(), part };
@@ -142,6 +147,8 @@ pub(super) struct Executor {
     pub(super) cache: LocalCache,
     /// What was found in the cache.
     known: BTreeMap<(StageIndex, usize), LayerRecord>,
+    /// What was not looked up in it.
+    afresh: BTreeSet<(StageIndex, usize)>,
     made: BTreeMap<(StageIndex, usize), OnceCell<Made>>,
     pub(super) fetcher: Fetcher,
     pub(super) roots: Roots,
@@ -182,8 +189,9 @@ impl Executor {
         };
         let cache = LocalCache::new(&store);
         let mut known = BTreeMap::new();
+        let afresh = afresh::steps(&plan, &request.no_cache_stages);
         if !request.no_cache {
-            for (step, key) in keys.iter() {
+            for (step, key) in keys.iter().filter(|(step, _)| !afresh.contains(step)) {
                 if let Some(record) = cache.layer(&key.key)? {
                     known.insert(*step, record);
                 }
@@ -199,6 +207,7 @@ impl Executor {
             keys,
             cache,
             known,
+            afresh,
             made,
             fetcher,
             roots: Roots::new(workspace, services.launcher.clone(), services.keep_roots),
@@ -341,7 +350,10 @@ impl Executor {
         let Ok(_turn) = self.turns.acquire().await else { return Err(BuildError::Cancelled) };
         let live = Arc::new(self.services.report.step(shown));
         self.keep_files(key)?;
-        self.tell_miss(&live, &place, key)?;
+        // Of what is not looked up nothing is amiss.
+        if !self.afresh.contains(&(stage.index, number)) {
+            self.tell_miss(&live, &place, key)?;
+        }
         let made = self.execute(stage, number, key, below, &live).await;
         // Nobody else has it any more: what the step was given has been dropped with it.
         let live = Arc::into_inner(live);

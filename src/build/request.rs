@@ -44,6 +44,8 @@ pub struct BuildRequest {
     /// `SOURCE_DATE_EPOCH`: no time in the image is later. Seconds since 1970.
     pub source_date_epoch: Option<i64>,
     /// How layers are compressed.
+    /// `--no-cache-filter`: the names of stages whose steps are carried out anew.
+    pub no_cache_stages: Vec<String>,
     pub compression: Compression,
     /// Refuse to run steps that the kernel does not confine.
     pub require_isolation: bool,

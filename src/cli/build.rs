@@ -108,6 +108,9 @@ pub struct BuildArgs {
     /// Use nothing of what earlier builds have left
     #[arg(long, help_heading = EXECUTION)]
     no_cache: bool,
+    /// Carry out the steps of these stages anew, and those that take files from them
+    #[arg(long, value_name = "STAGE,…", help_heading = EXECUTION)]
+    no_cache_filter: Vec<String>,
     /// How many stages are worked on at one time, and how many threads read and compress [default: the number of processors]
     #[arg(long, value_name = "STAGES", help_heading = EXECUTION)]
     parallel: Option<String>,
@@ -135,7 +138,7 @@ impl BuildArgs {
             metadata_file,
             ..
         } = self;
-        let Self { no_cache, parallel, require_isolation, registry, call, check, .. } = self;
+        let Self { no_cache, no_cache_filter, parallel, require_isolation, registry, call, check, .. } = self;
         let flags = BuildFlags {
             context,
             file,
@@ -151,6 +154,7 @@ impl BuildArgs {
             outputs,
             push,
             no_cache,
+            no_cache_filter,
             compression,
             parallel,
             require_isolation,
@@ -260,6 +264,7 @@ mod tests {
             named_contexts: Vec::new(),
             outputs: Vec::new(),
             no_cache: false,
+            no_cache_stages: Vec::new(),
             source_date_epoch: None,
             compression: Compression::default(),
             require_isolation: false,
@@ -318,6 +323,7 @@ mod tests {
         &["--no-cache", "--parallel", "7", "--require-isolation", "--compression", "zstd:5"],
         BuildRequest {
             no_cache: true,
+            no_cache_stages: vec!["a".into(), "b".into()],
             parallel: 7,
             require_isolation: true,
             compression: Compression::Zstd(5),

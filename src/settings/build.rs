@@ -65,6 +65,16 @@ pub(super) fn resolve(
     one_platform_for(&outputs, &platforms)?;
     let annotations = annotations::annotations(&flags.annotations)?;
     index_for(&annotations, &platforms)?;
+    let typed = (!flags.no_cache_filter.is_empty()).then(|| flags.no_cache_filter.join(","));
+    let no_cache_stages = first(
+        [
+            flag(&typed, "--no-cache-filter"),
+            variable(variables::NO_CACHE_FILTER),
+            file.no_cache_filter.clone(),
+        ],
+        stage_names,
+    )?;
+    let no_cache_stages = no_cache_stages.map(|given| given.value).unwrap_or_default();
     let asked = first(
         [
             flag(&flags.compression, "--compression"),
@@ -92,6 +102,7 @@ pub(super) fn resolve(
             file.no_cache.clone(),
         )?
         .value,
+        no_cache_stages,
         source_date_epoch,
         compression: wanted.or(asked.map(|given| given.value)).unwrap_or_default(),
         require_isolation: first_switch(
@@ -221,6 +232,20 @@ fn build_args(typed: &[String], environment: &Environment) -> Result<ArgumentsAn
     Ok((arguments, Some(epoch)))
 }
 
+/// Reads the names of stages, parted by commas, each once.
+fn stage_names(text: &str) -> Result<Vec<String>, Problem> {
+    let mut names: Vec<String> = Vec::new();
+    for name in text.split(',').map(str::trim) {
+        if name.is_empty() {
+            return Err(Problem::new(text, "has an empty name; stages are parted by commas"));
+        }
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
 fn labels(typed: &[String]) -> Result<Vec<(String, String)>, SettingsError> {
     let mut labels = Vec::new();
     for text in typed {
@@ -262,5 +287,5 @@ fn one_platform_for(outputs: &[Output], platforms: &[Platform]) -> Result<(), Se
             "write `type=oci`, or build them one at a time",
         ));
     }
-}
     Ok(())
+}

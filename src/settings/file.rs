@@ -23,7 +23,7 @@ const SYSTEM: &str = "/etc/cofferdam/config.toml";
 const USER: &str = "cofferdam/config.toml";
 
 /// The keys of the file itself.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "state-dir",
     "progress",
     "verbose",
@@ -31,6 +31,7 @@ const KEYS: [&str; 10] = [
     "compression",
     "require-isolation",
     "no-cache",
+    "no-cache-filter",
     "platform",
     "registry-ca",
     "registry",
@@ -51,6 +52,7 @@ pub struct ConfigFile {
     pub(super) compression: Option<Given<String>>,
     pub(super) require_isolation: Option<Given<bool>>,
     pub(super) no_cache: Option<Given<bool>>,
+    pub(super) no_cache_filter: Option<Given<String>>,
     pub(super) platform: Option<Given<String>>,
     pub(super) registry_ca: Vec<Given<PathBuf>>,
     pub(super) registries: Vec<(String, HostSection)>,
@@ -161,6 +163,7 @@ impl Reader<'_> {
                 "compression" => file.compression = self.text(&entry),
                 "require-isolation" => file.require_isolation = self.switch(&entry),
                 "no-cache" => file.no_cache = self.switch(&entry),
+                "no-cache-filter" => file.no_cache_filter = self.text(&entry),
                 "platform" => file.platform = self.text(&entry),
                 "registry-ca" => file.registry_ca = self.paths(&entry),
                 "registry" => file.registries = self.registries(&entry),

@@ -60,6 +60,8 @@ pub struct BuildFlags {
     pub push: bool,
     /// `--no-cache`
     pub no_cache: bool,
+    /// `--no-cache-filter`, each as typed.
+    pub no_cache_filter: Vec<String>,
     /// `--compression`
     pub compression: Option<String>,
     /// `--parallel`

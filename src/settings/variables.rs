@@ -25,11 +25,13 @@ pub const COMPRESSION: &str = "COFFERDAM_COMPRESSION";
 pub const REQUIRE_ISOLATION: &str = "COFFERDAM_REQUIRE_ISOLATION";
 /// Whether nothing of earlier builds is used: `1` or `0`.
 pub const NO_CACHE: &str = "COFFERDAM_NO_CACHE";
+/// The stages that nothing of earlier builds is used for, parted by commas.
+pub const NO_CACHE_FILTER: &str = "COFFERDAM_NO_CACHE_FILTER";
 /// The platforms to build for, parted by commas.
 pub const PLATFORM: &str = "COFFERDAM_PLATFORM";
 
 /// All of ours.
-pub const ALL: [&str; 12] = [
+pub const ALL: [&str; 13] = [
     CONFIG,
     STATE_DIR,
     PROGRESS,
@@ -41,6 +43,7 @@ pub const ALL: [&str; 12] = [
     COMPRESSION,
     REQUIRE_ISOLATION,
     NO_CACHE,
+    NO_CACHE_FILTER,
     PLATFORM,
 ];
 
