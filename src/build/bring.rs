@@ -13,11 +13,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::try_join_all;
 
+use super::agent::Served;
 use super::error::BuildError;
 use super::extract;
 use super::fetch::blocking;
 use super::inputs::Text;
-use super::request::{BuildRequest, ContextSource, DockerfileSource, NamedContext, Services};
+use super::request::{Agent, BuildRequest, ContextSource, DockerfileSource, NamedContext, Services};
+use super::steps::sources as sources_of;
 use super::transfer::{Origin, SingleFile};
 use crate::context::LocalContext;
 use crate::context::address::{Address, GitAddress};
@@ -241,7 +243,10 @@ impl Bringing<'_> {
         let directory = self.directory(name)?;
         let report = &self.services.report;
         let transfer = report.transfer(Direction::Download, None, None, address.shown(), None);
-        match remote::check_out(address, keep, &self.access(address), &directory).await {
+        let agent = self.agent().await?;
+        let socket = agent.as_ref().map(|(socket, _)| socket.clone());
+        let access = GitAccess { agent: socket, ..self.access(address) };
+        match remote::check_out(address, keep, &access, &directory).await {
             Ok(checkout) => {
                 transfer.end(Outcome::Downloaded);
                 report.note(format!("`{}` is at the commit {}", address.shown(), checkout.commit));
@@ -279,8 +284,28 @@ impl Bringing<'_> {
         let header = of_host(HEADER).or_else(|| of_host(TOKEN).as_deref().map(GitAccess::of_token));
         let header = header.or_else(|| secret(HEADER));
         let authorization = header.or_else(|| secret(TOKEN).as_deref().map(GitAccess::of_token));
-        let agent = self.request.agents.iter().find(|(id, _)| id == AGENT).map(|(_, socket)| socket.clone());
-        GitAccess { authorization, agent }
+        GitAccess { authorization, agent: None }
+    }
+
+    /// The socket of the agent that git may ask, and who is behind it, if there is to be one.
+    async fn agent(&self) -> Result<Option<(PathBuf, Option<Served>)>, BuildError> {
+        match self.request.agents.iter().find(|(id, _)| id == AGENT) {
+            None => Ok(None),
+            Some((_, Agent::Socket(socket))) => Ok(Some((socket.clone(), None))),
+            Some((_, agent)) => {
+                // The path of a socket has 107 bytes, and programs that git starts must find it by that.
+                let socket = self.directory("a")?.join("s");
+                let served =
+                    Served::at(&socket, agent.clone()).await.map_err(|source| BuildError::Input {
+                        what: format!("cannot serve SSH keys at `{}`", socket.display()),
+                        source: Some(source),
+                        hint: Some(
+                            "name a shorter `--state-dir`, or start an agent (`ssh-agent`)".to_owned(),
+                        ),
+                    })?;
+                Ok(Some((socket, Some(served))))
+            }
+        }
     }
 
     /// A new directory. Another platform of the same build may have one of this name.

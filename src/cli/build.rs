@@ -66,8 +66,8 @@ pub struct BuildArgs {
     /// Let steps that mount it know a secret: src=FILE, or env=VARIABLE
     #[arg(long = "secret", value_name = "id=NAME,KEY=VALUE", help_heading = SOURCE)]
     secrets: Vec<String>,
-    /// Let steps that mount it use an SSH agent: default, or a name [default: $SSH_AUTH_SOCK]
-    #[arg(long = "ssh", value_name = "NAME[=SOCKET]", help_heading = SOURCE)]
+    /// Let steps that mount it use an SSH agent, or keys from files: default, or a name [default: $SSH_AUTH_SOCK]
+    #[arg(long = "ssh", value_name = "NAME[=SOCKET|KEY,…]", help_heading = SOURCE)]
     agents: Vec<String>,
 
     /// Name the image; may be given several times
@@ -320,7 +320,7 @@ mod tests {
         }
     )]
     #[case::execution(
-        &["--no-cache", "--parallel", "7", "--require-isolation", "--compression", "zstd:5"],
+        &["--no-cache", "--no-cache-filter=a,b", "--no-cache-filter", "b", "--parallel", "7", "--require-isolation", "--compression", "zstd:5"],
         BuildRequest {
             no_cache: true,
             no_cache_stages: vec!["a".into(), "b".into()],
