@@ -424,6 +424,7 @@ impl Executor {
             return Err(BuildError::refused("the plan has no target"));
         };
         let mut config = stage.config.clone();
+        config.settle_platform(self.request.platforms.first());
         if self.request.source_date_epoch.is_some() {
             // Whatever has no time of its own is as old as the source.
             config.created = Some(self.now());
