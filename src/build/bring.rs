@@ -26,7 +26,7 @@ use crate::context::address::{Address, GitAddress};
 use crate::dockerfile::{Diagnostic, Span};
 use crate::image::Digest;
 use crate::layer::is_archive;
-use crate::plan::{Operation, Plan, Remote};
+use crate::plan::{Operation, Plan, Remote, Source};
 use crate::remote::{self, GitAccess, RemoteFile};
 use crate::report::{Direction, Outcome};
 use crate::store::Workspace;
@@ -60,30 +60,22 @@ pub(super) fn directory(request: &BuildRequest) -> Result<&Path, BuildError> {
     }
 }
 
-/// Whether all contexts of a request are directories already.
+/// Whether the context of a request is a directory already.
 pub(super) fn is_here(request: &BuildRequest) -> bool {
-    let named = request.named_contexts.iter();
     matches!(request.context, ContextSource::Directory(_))
-        && !named.map(|(_, context)| context).any(|context| matches!(context, NamedContext::Remote(_)))
 }
 
-/// The same request, with each context a directory. The directories are below `workspace`.
+/// The same request, with a directory below `workspace` as its context.
 ///
 /// # Errors
-/// If one cannot be brought here.
-pub(super) async fn contexts(
+/// If it cannot be brought here.
+pub(super) async fn context(
     mut request: BuildRequest,
     services: &Services,
     workspace: &Workspace,
 ) -> Result<BuildRequest, BuildError> {
     let bringing = Bringing { request: &request, services, workspace: workspace.path() };
     let main = bringing.main().await?;
-    let mut named = Vec::new();
-    for (number, (_, context)) in request.named_contexts.iter().enumerate() {
-        if let NamedContext::Remote(address) = context {
-            named.push((number, bringing.named(number, address).await?));
-        }
-    }
     if let Some(Main { directory, dockerfile }) = main {
         request.dockerfile = match (dockerfile, request.dockerfile) {
             (Some(dockerfile), DockerfileSource::InContext) => dockerfile,
@@ -100,12 +92,34 @@ pub(super) async fn contexts(
         };
         request.context = ContextSource::Directory(directory);
     }
-    for (number, directory) in named {
-        if let Some((_, context)) = request.named_contexts.get_mut(number) {
-            *context = NamedContext::Directory(directory);
+    Ok(request)
+}
+
+/// Brings those of the named contexts that a plan takes files from, each in a directory below `workspace`.
+///
+/// # Errors
+/// If one cannot be brought here.
+pub(super) async fn named(
+    contexts: &mut [(String, NamedContext)],
+    plan: &Plan,
+    request: &BuildRequest,
+    services: &Services,
+    workspace: &Workspace,
+) -> Result<(), BuildError> {
+    let steps = || plan.stages.iter().flat_map(|stage| &stage.steps);
+    let is_needed = |name: &str| {
+        let is_it = |source: &Source| matches!(source, Source::NamedContext(wanted) if wanted == name);
+        steps().any(|step| sources_of(step).into_iter().any(is_it))
+    };
+    let bringing = Bringing { request, services, workspace: workspace.path() };
+    for (number, (name, context)) in contexts.iter_mut().enumerate() {
+        if let NamedContext::Remote(address) = context
+            && is_needed(name)
+        {
+            *context = NamedContext::Directory(bringing.named(number, address).await?);
         }
     }
-    Ok(request)
+    Ok(())
 }
 
 /// Brings what the ADDs of a plan take that is neither on this machine nor in `fetched` yet.

@@ -50,7 +50,7 @@ pub(super) async fn build(
     let workspace = Arc::new(services.store.workspace()?);
     let request = match bring::is_here(&request) {
         true => request,
-        false => bring::contexts(request, &services, &workspace).await?,
+        false => bring::context(request, &services, &workspace).await?,
     };
     let text = Text::read(&request)?;
     let platforms: Vec<Option<Platform>> = match request.platforms.as_slice() {
