@@ -37,12 +37,17 @@ impl Context {
         directory: &Path,
         dockerfile: Option<&Path>,
         name: String,
+        is_main: bool,
         request: &BuildRequest,
         store: &Store,
     ) -> Result<Self, BuildError> {
-        let files = LocalContext::open(directory, dockerfile)?.without(store.directory());
         // What was brought here lies elsewhere the next time.
         let is_brought = directory.starts_with(store.directory());
+        let files = match is_brought && !is_main {
+            // Nobody has packed it for this build: as in BuildKit all of it counts.
+            true => LocalContext::whole(directory)?,
+            false => LocalContext::open(directory, dockerfile)?.without(store.directory()),
+        };
         let digests = if request.no_cache || is_brought { None } else { recall(store, &files)? };
         Ok(Self { files: Arc::new(files), name: name.into(), digests })
     }
@@ -62,12 +67,13 @@ impl Contexts {
         threads: NonZeroUsize,
     ) -> Result<Self, BuildError> {
         let directory = bring::directory(request)?;
-        let main = Context::open(directory, dockerfile, "the build context".to_owned(), request, store)?;
+        let name = "the build context".to_owned();
+        let main = Context::open(directory, dockerfile, name, true, request, store)?;
         let mut named = BTreeMap::new();
         for (name, context) in &request.named_contexts {
             if let NamedContext::Directory(directory) = context {
                 let shown = format!("the context `{name}`");
-                named.insert(name.clone(), Context::open(directory, None, shown, request, store)?);
+                named.insert(name.clone(), Context::open(directory, None, shown, false, request, store)?);
             }
         }
         Ok(Self { main, named, fetched, threads })
