@@ -379,7 +379,7 @@ mod tests {
         let encrypted = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n";
         assert_eq!(words(encrypted.as_bytes()), KeyError::Encrypted);
         for end in [40, 100, example().len() / 2] {
-            let error = words(example()[..end].as_bytes());
+            let error = words(&example().as_bytes()[..end]);
             assert!(matches!(error, KeyError::Garbled(_) | KeyError::NoKey), "{error:?}");
         }
     }
