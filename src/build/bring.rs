@@ -13,18 +13,20 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::try_join_all;
 
+use super::agent::Served;
 use super::error::BuildError;
 use super::extract;
 use super::fetch::blocking;
 use super::inputs::Text;
-use super::request::{BuildRequest, ContextSource, DockerfileSource, NamedContext, Services};
+use super::request::{Agent, BuildRequest, ContextSource, DockerfileSource, NamedContext, Services};
+use super::steps::sources as sources_of;
 use super::transfer::{Origin, SingleFile};
 use crate::context::LocalContext;
 use crate::context::address::{Address, GitAddress};
 use crate::dockerfile::{Diagnostic, Span};
 use crate::image::Digest;
 use crate::layer::is_archive;
-use crate::plan::{Operation, Plan, Remote};
+use crate::plan::{Operation, Plan, Remote, Source};
 use crate::remote::{self, GitAccess, RemoteFile};
 use crate::report::{Direction, Outcome};
 use crate::store::Workspace;
@@ -58,30 +60,22 @@ pub(super) fn directory(request: &BuildRequest) -> Result<&Path, BuildError> {
     }
 }
 
-/// Whether all contexts of a request are directories already.
+/// Whether the context of a request is a directory already.
 pub(super) fn is_here(request: &BuildRequest) -> bool {
-    let named = request.named_contexts.iter();
     matches!(request.context, ContextSource::Directory(_))
-        && !named.map(|(_, context)| context).any(|context| matches!(context, NamedContext::Remote(_)))
 }
 
-/// The same request, with each context a directory. The directories are below `workspace`.
+/// The same request, with a directory below `workspace` as its context.
 ///
 /// # Errors
-/// If one cannot be brought here.
-pub(super) async fn contexts(
+/// If it cannot be brought here.
+pub(super) async fn context(
     mut request: BuildRequest,
     services: &Services,
     workspace: &Workspace,
 ) -> Result<BuildRequest, BuildError> {
     let bringing = Bringing { request: &request, services, workspace: workspace.path() };
     let main = bringing.main().await?;
-    let mut named = Vec::new();
-    for (number, (_, context)) in request.named_contexts.iter().enumerate() {
-        if let NamedContext::Remote(address) = context {
-            named.push((number, bringing.named(number, address).await?));
-        }
-    }
     if let Some(Main { directory, dockerfile }) = main {
         request.dockerfile = match (dockerfile, request.dockerfile) {
             (Some(dockerfile), DockerfileSource::InContext) => dockerfile,
@@ -98,12 +92,34 @@ pub(super) async fn contexts(
         };
         request.context = ContextSource::Directory(directory);
     }
-    for (number, directory) in named {
-        if let Some((_, context)) = request.named_contexts.get_mut(number) {
-            *context = NamedContext::Directory(directory);
+    Ok(request)
+}
+
+/// Brings those of the named contexts that a plan takes files from, each in a directory below `workspace`.
+///
+/// # Errors
+/// If one cannot be brought here.
+pub(super) async fn named(
+    contexts: &mut [(String, NamedContext)],
+    plan: &Plan,
+    request: &BuildRequest,
+    services: &Services,
+    workspace: &Workspace,
+) -> Result<(), BuildError> {
+    let steps = || plan.stages.iter().flat_map(|stage| &stage.steps);
+    let is_needed = |name: &str| {
+        let is_it = |source: &Source| matches!(source, Source::NamedContext(wanted) if wanted == name);
+        steps().any(|step| sources_of(step).into_iter().any(is_it))
+    };
+    let bringing = Bringing { request, services, workspace: workspace.path() };
+    for (number, (name, context)) in contexts.iter_mut().enumerate() {
+        if let NamedContext::Remote(address) = context
+            && is_needed(name)
+        {
+            *context = NamedContext::Directory(bringing.named(number, address).await?);
         }
     }
-    Ok(request)
+    Ok(())
 }
 
 /// Brings what the ADDs of a plan take that is neither on this machine nor in `fetched` yet.
@@ -241,7 +257,10 @@ impl Bringing<'_> {
         let directory = self.directory(name)?;
         let report = &self.services.report;
         let transfer = report.transfer(Direction::Download, None, None, address.shown(), None);
-        match remote::check_out(address, keep, &self.access(address), &directory).await {
+        let agent = self.agent().await?;
+        let socket = agent.as_ref().map(|(socket, _)| socket.clone());
+        let access = GitAccess { agent: socket, ..self.access(address) };
+        match remote::check_out(address, keep, &access, &directory).await {
             Ok(checkout) => {
                 transfer.end(Outcome::Downloaded);
                 report.note(format!("`{}` is at the commit {}", address.shown(), checkout.commit));
@@ -279,8 +298,28 @@ impl Bringing<'_> {
         let header = of_host(HEADER).or_else(|| of_host(TOKEN).as_deref().map(GitAccess::of_token));
         let header = header.or_else(|| secret(HEADER));
         let authorization = header.or_else(|| secret(TOKEN).as_deref().map(GitAccess::of_token));
-        let agent = self.request.agents.iter().find(|(id, _)| id == AGENT).map(|(_, socket)| socket.clone());
-        GitAccess { authorization, agent }
+        GitAccess { authorization, agent: None }
+    }
+
+    /// The socket of the agent that git may ask, and who is behind it, if there is to be one.
+    async fn agent(&self) -> Result<Option<(PathBuf, Option<Served>)>, BuildError> {
+        match self.request.agents.iter().find(|(id, _)| id == AGENT) {
+            None => Ok(None),
+            Some((_, Agent::Socket(socket))) => Ok(Some((socket.clone(), None))),
+            Some((_, agent)) => {
+                // The path of a socket has 107 bytes, and programs that git starts must find it by that.
+                let socket = self.directory("a")?.join("s");
+                let served =
+                    Served::at(&socket, agent.clone()).await.map_err(|source| BuildError::Input {
+                        what: format!("cannot serve SSH keys at `{}`", socket.display()),
+                        source: Some(source),
+                        hint: Some(
+                            "name a shorter `--state-dir`, or start an agent (`ssh-agent`)".to_owned(),
+                        ),
+                    })?;
+                Ok(Some((socket, Some(served))))
+            }
+        }
     }
 
     /// A new directory. Another platform of the same build may have one of this name.

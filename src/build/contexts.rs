@@ -37,24 +37,33 @@ impl Context {
         directory: &Path,
         dockerfile: Option<&Path>,
         name: String,
+        is_main: bool,
         request: &BuildRequest,
         store: &Store,
     ) -> Result<Self, BuildError> {
-        let from = request.cache_from.iter().filter_map(|source| match source {
-            CacheSource::Directory(path) => Some(path.as_path()),
-            CacheSource::Registry { .. } => None,
-        });
-        let to = request.cache_to.iter().filter_map(|sink| match &sink.place {
-            CachePlace::Directory(path) => Some(path.as_path()),
-            CachePlace::Registry(_) | CachePlace::Inline => None,
-        });
-        let files = LocalContext::open(directory, dockerfile)?.without(store.directory());
-        let files = from.chain(to).fold(files, LocalContext::without);
         // What was brought here lies elsewhere the next time.
         let is_brought = directory.starts_with(store.directory());
+        let files = match is_brought && !is_main {
+            // Nobody has packed it for this build: as in BuildKit all of it counts.
+            true => LocalContext::whole(directory)?,
+            false => without_caches(LocalContext::open(directory, dockerfile)?, request, store),
+        };
         let digests = if request.no_cache || is_brought { None } else { recall(store, &files)? };
         Ok(Self { files: Arc::new(files), name: name.into(), digests })
     }
+}
+
+/// A context without what this program keeps in it.
+fn without_caches(files: LocalContext, request: &BuildRequest, store: &Store) -> LocalContext {
+    let from = request.cache_from.iter().filter_map(|source| match source {
+        CacheSource::Directory(path) => Some(path.as_path()),
+        CacheSource::Registry { .. } => None,
+    });
+    let to = request.cache_to.iter().filter_map(|sink| match &sink.place {
+        CachePlace::Directory(path) => Some(path.as_path()),
+        CachePlace::Registry(_) | CachePlace::Inline => None,
+    });
+    from.chain(to).fold(files.without(store.directory()), LocalContext::without)
 }
 
 impl Contexts {
@@ -71,12 +80,13 @@ impl Contexts {
         threads: NonZeroUsize,
     ) -> Result<Self, BuildError> {
         let directory = bring::directory(request)?;
-        let main = Context::open(directory, dockerfile, "the build context".to_owned(), request, store)?;
+        let name = "the build context".to_owned();
+        let main = Context::open(directory, dockerfile, name, true, request, store)?;
         let mut named = BTreeMap::new();
         for (name, context) in &request.named_contexts {
             if let NamedContext::Directory(directory) = context {
                 let shown = format!("the context `{name}`");
-                named.insert(name.clone(), Context::open(directory, None, shown, request, store)?);
+                named.insert(name.clone(), Context::open(directory, None, shown, false, request, store)?);
             }
         }
         Ok(Self { main, named, fetched, threads })

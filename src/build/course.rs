@@ -10,11 +10,11 @@ use super::error::BuildError;
 use super::executor::{Executor, Given, Part, Shared};
 use super::explain::Explained;
 use super::fetch::Fetcher;
-use super::inputs::{self, Text};
+use super::inputs::{self, Text, Told};
 use super::lookup::Caches;
 use super::output;
 use super::push::Pusher;
-use super::request::{BuildOutcome, BuildRequest, Output, Services};
+use super::request::{BuildOutcome, BuildRequest, NamedContext, Output, Services};
 use super::transfer::Origin;
 use crate::image::{Platform, Reference};
 use crate::layer::Pool;
@@ -69,7 +69,7 @@ async fn begin(
     let workspace = Arc::new(services.store.workspace()?);
     let request = match bring::is_here(&request) {
         true => request,
-        false => bring::contexts(request, services, &workspace).await?,
+        false => bring::context(request, services, &workspace).await?,
     };
     let text = Text::read(&request)?;
     let shared = shared(&request, services, workspace)?;
@@ -102,6 +102,8 @@ struct Course<'a> {
     platforms: std::vec::IntoIter<Option<Platform>>,
     several: bool,
     fetched: BTreeMap<Remote, Origin>,
+    contexts: Vec<(String, NamedContext)>,
+    told: Told,
     steps: usize,
 }
 
@@ -118,7 +120,9 @@ impl<'a> Course<'a> {
         };
         let several = platforms.len() > 1;
         let platforms = platforms.into_iter();
-        Self { request, services, text, shared, platforms, several, fetched: BTreeMap::new(), steps: 0 }
+        let contexts = request.named_contexts.clone();
+        let (fetched, told) = (BTreeMap::new(), Told::default());
+        Self { request, services, text, shared, platforms, several, fetched, contexts, told, steps: 0 }
     }
 
     /// An executor for the next platform, which knows what is known.
@@ -126,8 +130,10 @@ impl<'a> Course<'a> {
         let Some(platform) = self.platforms.next() else { return Ok(None) };
         let platforms = platform.clone().into_iter().collect();
         let request = BuildRequest { platforms, ..self.request.clone() };
-        let planned = inputs::plan(&request, self.services, self.text).await?;
+        let planned = inputs::plan(&request, self.services, self.text, &mut self.told).await?;
         let workspace = &self.shared.workspace;
+        bring::named(&mut self.contexts, &planned.plan, &request, self.services, workspace).await?;
+        let request = BuildRequest { named_contexts: self.contexts.clone(), ..request };
         bring::sources(&mut self.fetched, &planned.plan, self.text, &request, self.services, workspace)
             .await?;
         let part = Part { steps_before: self.steps, platform: platform.filter(|_| self.several) };

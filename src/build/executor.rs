@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use futures_util::future::try_join_all;
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::afresh;
 use super::assemble::{self, Image};
 use super::contexts::Contexts;
 use super::error::BuildError;
@@ -84,6 +85,8 @@ pub(super) struct Executor {
     /// What was found in the caches.
     pub(super) known: BTreeMap<(StageIndex, usize), Known>,
     pub(super) made: BTreeMap<(StageIndex, usize), OnceCell<Made>>,
+    /// What was not looked up in them.
+    afresh: BTreeSet<(StageIndex, usize)>,
     pub(super) fetcher: Fetcher,
     pub(super) roots: Roots,
     /// The threads that compress; as many read files.
@@ -123,9 +126,10 @@ impl Executor {
             })
             .await?
         };
+        let afresh = afresh::steps(&plan, &request.no_cache_stages);
         let known = match request.no_cache {
             true => BTreeMap::new(),
-            false => caches.look_up(&plan, &keys, &fetcher).await?,
+            false => caches.look_up(&plan, &keys, &afresh, &fetcher).await?,
         };
         let made = keys.iter().map(|(step, _)| (*step, OnceCell::new())).collect();
         let turns = Semaphore::new(request.parallel.max(1));
@@ -137,6 +141,7 @@ impl Executor {
             keys,
             caches,
             known,
+            afresh,
             made,
             fetcher,
             roots: Roots::new(workspace, services.launcher.clone(), services.keep_roots),
@@ -283,6 +288,7 @@ impl Executor {
         let content = self.content_key(stage, number, key, below);
         if let Some(content) = &content
             && !self.request.no_cache
+            && !afresh::is_meant(stage.name.as_deref(), &self.request.no_cache_stages)
             && let Some(known) =
                 self.caches.result(content, self.may_be_elsewhere(stage, number), &self.fetcher).await?
         {
@@ -291,7 +297,10 @@ impl Executor {
         let live = Arc::new(self.services.report.step(self.shown(stage, number, step)));
         let place = self.place(stage, number);
         self.keep_files(key)?;
-        self.tell_miss(&live, &place, key)?;
+        // Of what is not looked up nothing is amiss.
+        if !self.afresh.contains(&(stage.index, number)) {
+            self.tell_miss(&live, &place, key)?;
+        }
         self.keeping.executed.store(true, Ordering::Relaxed);
         let made = self.execute(stage, number, key, below, &live).await;
         // Nobody else has it any more: what the step was given has been dropped with it.
@@ -396,6 +405,7 @@ impl Executor {
             return Err(BuildError::refused("the plan has no target"));
         };
         let mut config = stage.config.clone();
+        config.settle_platform(self.request.platforms.first());
         if self.request.source_date_epoch.is_some() {
             // Whatever has no time of its own is as old as the source.
             config.created = Some(self.now());

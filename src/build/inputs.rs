@@ -1,12 +1,13 @@
 //! What a build is made from: the Dockerfile, the contexts, the plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 
+use super::afresh;
 use super::bring;
 use super::error::BuildError;
 use super::ignored;
@@ -127,6 +128,7 @@ pub(super) async fn plan(
     request: &BuildRequest,
     services: &Services,
     text: &Text,
+    told: &mut Told,
 ) -> Result<Planned, BuildError> {
     let dockerfile: Dockerfile = dockerfile::parse(&text.text).map_err(|list| text.findings(list))?;
     refuse_frontend(&dockerfile).map_err(|finding| text.findings(Diagnostics(vec![finding])))?;
@@ -135,7 +137,7 @@ pub(super) async fn plan(
     let images = find_images(request, services, text, &dockerfile, &mut graph).await?;
     let mut plan = graph.plan().map_err(|list| text.findings(list))?;
     ignored::check(request, text, &dockerfile, &mut plan)?;
-    tell_warnings(services, text, &dockerfile, &plan);
+    told.warnings(request, services, text, &dockerfile, &plan);
     plan.checks.verdict().map_err(|finding| text.findings(Diagnostics(vec![finding])))?;
     if let Some(finding) = unsupported(&plan) {
         return Err(text.findings(Diagnostics(vec![finding])));
@@ -232,16 +234,41 @@ pub(super) fn options(request: &BuildRequest) -> Options {
     }
 }
 
-fn tell_warnings(services: &Services, text: &Text, dockerfile: &Dockerfile, plan: &Plan) {
-    let mut list = other_warnings(dockerfile, Some(plan));
-    list.extend(plan.checks.found().iter().cloned());
-    list.sort_by_key(|finding| finding.span().start);
-    tell_findings(&services.report, text, list);
-    for name in &plan.unused_arguments {
-        services.report.warn_with(
-            format!("the build argument `{name}` is not used"),
-            format!("declare it with `ARG {name}` in the stage that needs it"),
-        );
+/// What has been told of a Dockerfile: of what is the same for several platforms once is enough.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    findings: Vec<Diagnostic>,
+    unused_arguments: BTreeSet<String>,
+    unknown_stages: bool,
+}
+
+impl Told {
+    /// Tells what the author should know that has not been told yet.
+    fn warnings(
+        &mut self,
+        request: &BuildRequest,
+        services: &Services,
+        text: &Text,
+        dockerfile: &Dockerfile,
+        plan: &Plan,
+    ) {
+        let mut list = other_warnings(dockerfile, Some(plan));
+        list.extend(plan.checks.found().iter().cloned());
+        list.retain(|finding| !self.findings.contains(finding));
+        list.sort_by_key(|finding| finding.span().start);
+        self.findings.extend_from_slice(&list);
+        tell_findings(&services.report, text, list);
+        for name in &plan.unused_arguments {
+            if self.unused_arguments.insert(name.clone()) {
+                services.report.warn_with(
+                    format!("the build argument `{name}` is not used"),
+                    format!("declare it with `ARG {name}` in the stage that needs it"),
+                );
+            }
+        }
+        if !std::mem::replace(&mut self.unknown_stages, true) {
+            afresh::tell_unknown(&request.no_cache_stages, dockerfile, &services.report);
+        }
     }
 }
 

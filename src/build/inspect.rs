@@ -74,7 +74,7 @@ impl<'r> Here<'r> {
         }
         let services = services()?;
         let workspace = services.store.workspace().map_err(BuildError::from)?;
-        let request = bring::contexts(request.clone(), &services, &workspace).await?;
+        let request = bring::context(request.clone(), &services, &workspace).await?;
         Ok(Self { request: Cow::Owned(request), _workspace: Some(workspace) })
     }
 }

@@ -158,7 +158,7 @@ impl Caches {
         !self.sources.is_empty()
     }
 
-    /// Looks up what can be known of the results of a plan's steps.
+    /// Looks up what can be known of the results of a plan's steps, but for those that are to be carried out `afresh`.
     ///
     /// # Errors
     /// If the store cannot be read, or what is to be a cache can never be one.
@@ -166,10 +166,12 @@ impl Caches {
         &self,
         plan: &Plan,
         keys: &Keys,
+        afresh: &BTreeSet<At>,
         fetcher: &Fetcher,
     ) -> Result<BTreeMap<At, Known>, BuildError> {
         let mut known = BTreeMap::new();
-        for (step, key) in keys.iter() {
+        let looked_up = || keys.iter().filter(|(step, _)| !afresh.contains(step));
+        for (step, key) in looked_up() {
             if let Some(found) = self.in_store(&key.key)? {
                 known.insert(*step, found);
             }
@@ -179,7 +181,7 @@ impl Caches {
         }
         self.lend_indexes(fetcher);
         let mut by_key: HashMap<Key, Vec<At>> = HashMap::new();
-        for (step, key) in keys.iter() {
+        for (step, key) in looked_up() {
             by_key.entry(key.key).or_default().push(*step);
         }
         let mut asked: BTreeSet<Key> = BTreeSet::new();

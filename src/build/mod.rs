@@ -9,6 +9,7 @@
 //! leaves the store as it was, but for blobs and records that are right; everything else that a build writes is in its
 //! workspace, which goes with it, or right after it: nobody waits for the files of a root to be removed.
 
+mod afresh;
 mod agent;
 mod assemble;
 mod bring;
@@ -21,6 +22,7 @@ mod executor;
 pub mod explain;
 mod extract;
 mod fetch;
+mod files;
 mod ignored;
 mod images;
 mod inputs;

@@ -12,13 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::assemble::{self, Image, Product};
 use super::error::BuildError;
 use super::executor::Executor;
-use super::extract;
 use super::fetch::blocking;
+use super::files;
 use super::layout::REF_NAME;
 use super::request::{BuildOutcome, BuildRequest, Destination, Output, Services};
 use crate::image::{Digest, Reference};
-use crate::layer::{Compression, LayerOptions, LayerReader, LayerWriter};
-use crate::store::{Store, Workspace};
+use crate::store::Store;
 
 /// Delivers what was built everywhere it was asked for.
 pub(super) async fn deliver(
@@ -47,20 +46,11 @@ pub(super) async fn deliver(
                 written.extend(write_image(built, &product, destination, names, Format::Docker).await?);
             }
             Output::Local { directory } => {
-                for (executor, image) in built {
-                    let place = match product.single() {
-                        Some(_) => directory.clone(),
-                        // As BuildKit names them.
-                        None => directory.join(executor.platform().to_string().replace('/', "_")),
-                    };
-                    write_files(executor, image, place).await?;
-                }
+                files::write_files(built, directory).await?;
                 written.push(directory.clone());
             }
             Output::Tar { destination } => {
-                for (executor, image) in built {
-                    written.extend(write_tar(executor, image, destination.clone()).await?);
-                }
+                written.extend(files::write_tar(built, destination.clone()).await?);
             }
         }
     }
@@ -154,12 +144,12 @@ async fn write_image(
 }
 
 /// A destination in messages.
-fn shown(destination: &Destination) -> PathBuf {
+pub(super) fn shown(destination: &Destination) -> PathBuf {
     place(destination).unwrap_or_else(|| PathBuf::from("standard output"))
 }
 
 /// The file or directory that a destination is.
-fn place(destination: &Destination) -> Option<PathBuf> {
+pub(super) fn place(destination: &Destination) -> Option<PathBuf> {
     match destination {
         Destination::Stdout => None,
         Destination::File(path) | Destination::Directory(path) => Some(path.clone()),
@@ -323,77 +313,4 @@ pub(super) fn make_directories(path: &Path, umask: u32) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// The files of an image as one uncompressed layer. Nothing refers to it: it is in a store of its own, which goes with
-/// this.
-struct Flat {
-    store: Store,
-    digest: Digest,
-    _workspace: Workspace,
-}
-
-impl Flat {
-    fn open(&self) -> Result<File, BuildError> {
-        Ok(self.store.open_blob(&self.digest)?)
-    }
-}
-
-async fn flat(executor: &Arc<Executor>, image: &Image) -> Result<Flat, BuildError> {
-    let sandbox = executor.sandbox().await?;
-    let place = executor.roots.place(super::roots::Whose::Stage(executor.target()));
-    let mut rooted = place.lock().await;
-    let root = executor.roots.fill(&mut rooted, &image.layers, &sandbox, &executor.fetcher).await?;
-    let executor = Arc::clone(executor);
-    blocking(move || {
-        let options =
-            LayerOptions { compression: Compression::None, clamp_mtime: executor.request.source_date_epoch };
-        let workspace = executor.services.store.workspace()?;
-        let store = Store::open(workspace.path().join("flat"))?;
-        let mut writer = LayerWriter::new(&store, &executor.pool, options)?;
-        root.write_everything(&mut writer)?;
-        Ok(Flat { digest: writer.finish()?.digest, store, _workspace: workspace })
-    })
-    .await
-}
-
-async fn write_tar(
-    executor: &Arc<Executor>,
-    image: &Image,
-    destination: Destination,
-) -> Result<Option<PathBuf>, BuildError> {
-    let flat = flat(executor, image).await?;
-    let umask = executor.request.umask;
-    blocking(move || {
-        let mut blob = flat.open()?;
-        let written = match &destination {
-            Destination::Stdout => io::copy(&mut blob, &mut io::stdout().lock()).map(drop),
-            Destination::File(path) => atomically(path, umask, |file| io::copy(&mut blob, file).map(drop)),
-            Destination::Directory(_) => Err(io::ErrorKind::IsADirectory.into()),
-        };
-        written.map_err(|source| BuildError::Output { path: shown(&destination), source })?;
-        Ok(place(&destination))
-    })
-    .await
-}
-
-async fn write_files(
-    executor: &Arc<Executor>,
-    image: &Image,
-    directory: PathBuf,
-) -> Result<PathBuf, BuildError> {
-    let flat = flat(executor, image).await?;
-    let (report, umask) = (executor.services.report.clone(), executor.request.umask);
-    blocking(move || {
-        let failed = |source: io::Error| BuildError::Output { path: directory.clone(), source };
-        make_directories(&directory, umask).map_err(failed)?;
-        let mut reader = LayerReader::new(flat.open()?)?;
-        let skipped = extract::into(&directory, &mut reader)?;
-        reader.finish()?;
-        if skipped > 0 {
-            report.warn(format!("{skipped} device nodes were left out: only root can make them"));
-        }
-        Ok(directory)
-    })
-    .await
 }

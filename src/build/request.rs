@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(test)]
+pub(crate) use super::agent::example_key;
+pub use super::agent::{Agent, Key, KeyError};
 use crate::context::address::Address;
 use crate::image::{Descriptor, Digest, Platform, Reference, Repository};
 use crate::layer::Compression;
@@ -30,8 +33,8 @@ pub struct BuildRequest {
     pub labels: Vec<(String, String)>,
     /// `--secret`, each name once.
     pub secrets: Vec<(String, SecretValue)>,
-    /// `--ssh`, each name once: the sockets of agents.
-    pub agents: Vec<(String, PathBuf)>,
+    /// `--ssh`, each name once.
+    pub agents: Vec<(String, Agent)>,
     /// `--platform`, each once; the machine's if none is given. Several make an index.
     pub platforms: Vec<Platform>,
     /// `--annotation`; those of an index only if there are several platforms.
@@ -50,6 +53,8 @@ pub struct BuildRequest {
     pub cache_ttl: Option<Duration>,
     /// `--explain`: say of each step what becomes of it, and why, before the first is carried out.
     pub explain: bool,
+    /// `--no-cache-filter`: the names of stages whose steps are carried out anew.
+    pub no_cache_stages: Vec<String>,
     /// `SOURCE_DATE_EPOCH`: no time in the image is later. Seconds since 1970.
     pub source_date_epoch: Option<i64>,
     /// How layers are compressed.

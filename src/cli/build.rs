@@ -67,8 +67,8 @@ pub struct BuildArgs {
     /// Let steps that mount it know a secret: src=FILE, or env=VARIABLE
     #[arg(long = "secret", value_name = "id=NAME,KEY=VALUE", help_heading = SOURCE)]
     secrets: Vec<String>,
-    /// Let steps that mount it use an SSH agent: default, or a name [default: $SSH_AUTH_SOCK]
-    #[arg(long = "ssh", value_name = "NAME[=SOCKET]", help_heading = SOURCE)]
+    /// Let steps that mount it use an SSH agent, or keys from files: default, or a name [default: $SSH_AUTH_SOCK]
+    #[arg(long = "ssh", value_name = "NAME[=SOCKET|KEY,…]", help_heading = SOURCE)]
     agents: Vec<String>,
 
     /// Name the image; may be given several times
@@ -124,6 +124,9 @@ pub struct BuildArgs {
     /// Say of each step what becomes of it, and why, before the first is carried out
     #[arg(long, help_heading = CACHE)]
     explain: bool,
+    /// Carry out the steps of these stages anew, and those that take files from them
+    #[arg(long, value_name = "STAGE,…", help_heading = CACHE)]
+    no_cache_filter: Vec<String>,
     /// How many stages are worked on at one time, and how many threads read and compress [default: the number of processors]
     #[arg(long, value_name = "STAGES", help_heading = EXECUTION)]
     parallel: Option<String>,
@@ -152,7 +155,7 @@ impl BuildArgs {
             ..
         } = self;
         let Self { explain, cache_repo, cache_from, cache_to, cache_ttl, .. } = self;
-        let Self { no_cache, parallel, require_isolation, registry, call, check, .. } = self;
+        let Self { no_cache, no_cache_filter, parallel, require_isolation, registry, call, check, .. } = self;
         let flags = BuildFlags {
             context,
             file,
@@ -173,6 +176,7 @@ impl BuildArgs {
             cache_to,
             cache_ttl,
             explain,
+            no_cache_filter,
             compression,
             parallel,
             require_isolation,
@@ -286,6 +290,7 @@ mod tests {
             cache_to: Vec::new(),
             cache_ttl: None,
             explain: false,
+            no_cache_stages: Vec::new(),
             source_date_epoch: None,
             compression: Compression::default(),
             require_isolation: false,
@@ -341,9 +346,10 @@ mod tests {
         }
     )]
     #[case::execution(
-        &["--no-cache", "--parallel", "7", "--require-isolation", "--compression", "zstd:5"],
+        &["--no-cache", "--no-cache-filter=a,b", "--no-cache-filter", "b", "--parallel", "7", "--require-isolation", "--compression", "zstd:5"],
         BuildRequest {
             no_cache: true,
+            no_cache_stages: vec!["a".into(), "b".into()],
             parallel: 7,
             require_isolation: true,
             compression: Compression::Zstd(5),

@@ -165,6 +165,23 @@ impl ImageConfig {
         }
     }
 
+    /// Says which platform the image is for: the one that was `asked` for, whatever the base says; if none was, what the base
+    /// says, in normal form. A variant stays where none was asked for, as in BuildKit.
+    pub fn settle_platform(&mut self, asked: Option<&Platform>) {
+        let own = self.platform();
+        let platform = match asked {
+            None => own,
+            Some(asked) => {
+                let same = (&asked.os, &asked.architecture) == (&own.os, &own.architecture);
+                let variant = asked.variant.clone().or(own.variant.filter(|_| same));
+                Platform { variant, ..asked.clone() }
+            }
+        };
+        self.os = platform.os;
+        self.architecture = platform.architecture;
+        self.variant = platform.variant;
+    }
+
     /// The platform the image is for.
     pub fn platform(&self) -> Platform {
         Platform::new(&self.os, &self.architecture, self.variant.as_deref())

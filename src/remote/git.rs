@@ -154,6 +154,9 @@ impl Repository<'_> {
         self.run("prepare for", &["-c", "init.defaultBranch=master", "init", "-q", "--template=", &format])
             .await?;
         let remote = &self.address.remote;
+        // Addresses of submodules may be relative to it.
+        let plain = without_user(remote).map_or_else(|| remote.clone(), |(plain, _)| plain);
+        self.run("prepare for", &["remote", "add", "origin", &plain]).await?;
         // What refers to the commit comes along for those who keep the directory.
         let wanted = if name.starts_with("refs/") { format!("+{name}:{name}") } else { name.to_owned() };
         let arguments = ["fetch", "-q", "-u", "--depth=1", "--no-tags", "--", remote, &wanted];
@@ -190,7 +193,7 @@ impl Repository<'_> {
     /// Takes out of `.git` what is another each time.
     async fn settle(&self) -> Result<(), RemoteError> {
         let shown = self.address.shown();
-        self.run("put in order", &["remote", "add", "origin", &shown]).await?;
+        self.run("put in order", &["remote", "set-url", "origin", &shown]).await?;
         // An index that has no times and inodes in it.
         self.run("put in order", &["read-tree", "HEAD"]).await?;
         if self.tree.join(".gitmodules").is_file() && self.address.submodules {
@@ -254,20 +257,31 @@ impl Repository<'_> {
         if let Some(agent) = &self.access.agent {
             command.env("SSH_AUTH_SOCK", agent);
         }
-        if let Some((name, value)) = self.header() {
-            // Not among the arguments, which everyone on the machine can read.
-            command.env("GIT_CONFIG_COUNT", "1");
-            command.env("GIT_CONFIG_KEY_0", name).env("GIT_CONFIG_VALUE_0", value);
+        let credentials: Vec<(String, String)> = self.header().into_iter().chain(self.user()).collect();
+        // Not among the arguments, which everyone on the machine can read.
+        command.env("GIT_CONFIG_COUNT", credentials.len().to_string());
+        for (number, (name, value)) in credentials.into_iter().enumerate() {
+            command.env(format!("GIT_CONFIG_KEY_{number}"), name);
+            command.env(format!("GIT_CONFIG_VALUE_{number}"), value);
         }
         let output = command.output().await.map_err(RemoteError::NoGit)?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
             let said = lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("; ");
-            let said = said.replace(&self.address.remote, &self.address.shown());
+            let mut said = said.replace(&self.address.remote, &self.address.shown());
+            if let Some((_, [with, without])) = without_user(&self.address.remote) {
+                said = said.replace(&with, &without);
+            }
             return Err(RemoteError::Git { what, url: self.address.shown(), said });
         }
         Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+    }
+
+    /// The setting by which submodules of the same server are fetched as the user that the address names, who is in no file.
+    fn user(&self) -> Option<(String, String)> {
+        let (_, [with, without]) = without_user(&self.address.remote)?;
+        Some((format!("url.{with}.insteadOf"), without))
     }
 
     /// The setting that shows the user's credentials to this repository's host alone.
@@ -280,6 +294,27 @@ impl Repository<'_> {
         let origin = url.origin().ascii_serialization();
         Some((format!("http.{origin}/.extraheader"), format!("Authorization: {authorization}")))
     }
+}
+
+/// The address without the user and password in it, and the part that is the same for all repositories of the server: with
+/// them and without. `None` where there are none, or git has its own way with them.
+fn without_user(remote: &str) -> Option<(String, [String; 2])> {
+    let url = Url::parse(remote).ok()?;
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    if !has_user || !matches!(url.scheme(), "http" | "https") {
+        return None;
+    }
+    let mut plain = url.clone();
+    plain.set_username("").ok()?;
+    plain.set_password(None).ok()?;
+    let server = |url: &Url| {
+        let mut server = url.clone();
+        server.set_path("/");
+        server.set_query(None);
+        server.set_fragment(None);
+        server.to_string()
+    };
+    Some((plain.to_string(), [server(&url), server(&plain)]))
 }
 
 /// Gives all files one time, and modes that no umask has touched.

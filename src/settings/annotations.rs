@@ -27,7 +27,13 @@ pub(super) fn platforms(text: &str) -> Result<Vec<Platform>, Problem> {
 }
 
 pub(super) fn platform(text: &str) -> Result<Platform, Problem> {
-    text.parse().map_err(|error: PlatformError| Problem::saying(error.to_string()))
+    let platform: Platform =
+        text.parse().map_err(|error: PlatformError| Problem::saying(error.to_string()))?;
+    // Its paths have drives and backslashes, and its layers a form of their own.
+    match platform.os.as_str() {
+        "windows" => Err(Problem::new(text, "is not supported: images for Windows are not built")),
+        _ => Ok(platform),
+    }
 }
 
 /// Reads `[PLACE[[PLATFORM]],…:]NAME=VALUE` of each flag.

@@ -65,6 +65,16 @@ pub(super) fn resolve(
     one_platform_for(&outputs, &platforms)?;
     let annotations = annotations::annotations(&flags.annotations)?;
     index_for(&annotations, &platforms)?;
+    let typed = (!flags.no_cache_filter.is_empty()).then(|| flags.no_cache_filter.join(","));
+    let no_cache_stages = first(
+        [
+            flag(&typed, "--no-cache-filter"),
+            variable(variables::NO_CACHE_FILTER),
+            file.no_cache_filter.clone(),
+        ],
+        stage_names,
+    )?;
+    let no_cache_stages = no_cache_stages.map(|given| given.value).unwrap_or_default();
     let asked = first(
         [
             flag(&flags.compression, "--compression"),
@@ -105,6 +115,7 @@ pub(super) fn resolve(
         cache_to,
         cache_ttl: ttl.map(|given| given.value),
         explain: flags.explain,
+        no_cache_stages,
         source_date_epoch,
         compression: wanted.or(asked.map(|given| given.value)).unwrap_or_default(),
         require_isolation: first_switch(
@@ -234,6 +245,20 @@ fn build_args(typed: &[String], environment: &Environment) -> Result<ArgumentsAn
     Ok((arguments, Some(epoch)))
 }
 
+/// Reads the names of stages, parted by commas, each once.
+fn stage_names(text: &str) -> Result<Vec<String>, Problem> {
+    let mut names: Vec<String> = Vec::new();
+    for name in text.split(',').map(str::trim) {
+        if name.is_empty() {
+            return Err(Problem::new(text, "has an empty name; stages are parted by commas"));
+        }
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
 fn labels(typed: &[String]) -> Result<Vec<(String, String)>, SettingsError> {
     let mut labels = Vec::new();
     for text in typed {
@@ -266,17 +291,14 @@ fn index_for(annotations: &[Annotation], platforms: &[Platform]) -> Result<(), S
     }
 }
 
-/// Sees that no output is asked to hold several platforms that can hold one.
+/// Sees that no archive for `docker load` is asked to hold several platforms: nothing in its format says which image is for
+/// which. BuildKit's exporter refuses it too.
 fn one_platform_for(outputs: &[Output], platforms: &[Platform]) -> Result<(), SettingsError> {
-    let holds_one = |output: &&Output| matches!(output, Output::Docker { .. } | Output::Tar { .. });
-    match outputs.iter().find(holds_one) {
-        Some(output) if platforms.len() > 1 => {
-            let kind = if matches!(output, Output::Docker { .. }) { "docker" } else { "tar" };
-            Err(conflict(
-                format!("an output of `type={kind}` holds one platform, and there are {}", platforms.len()),
-                "write `type=oci` or `type=local`, or build them one at a time",
-            ))
-        }
-        _ => Ok(()),
+    if platforms.len() > 1 && outputs.iter().any(|output| matches!(output, Output::Docker { .. })) {
+        return Err(conflict(
+            format!("an output of `type=docker` holds one platform, and there are {}", platforms.len()),
+            "write `type=oci`, or build them one at a time",
+        ));
     }
+    Ok(())
 }

@@ -23,6 +23,10 @@ pub(super) fn named(text: &str) -> Result<(String, NamedContext), Problem> {
     let (name, Some(value)) = pair(text)? else {
         return Err(Problem::new(text, "is not `NAME=VALUE`"));
     };
+    if name.contains("::") {
+        let problem = Problem::new(name, "is no name: a context is the same for all platforms");
+        return Err(problem.hint("name stages or contexts after platforms: `FROM base-$TARGETARCH`"));
+    }
     if value.is_empty() {
         return Err(Problem::new(text, "has nothing behind the `=`"));
     }
@@ -113,6 +117,10 @@ mod tests {
 
     #[rstest]
     #[case("src", "`src` is not `NAME=VALUE`")]
+    #[case(
+        "a::linux/arm64=x",
+        "`a::linux/arm64` is no name: a context is the same for all platforms; name stages or contexts after platforms: `FROM base-$TARGETARCH`"
+    )]
     #[case("=x", "`=x` has no name before the `=`")]
     #[case("x=", "`x=` has nothing behind the `=`")]
     #[case(

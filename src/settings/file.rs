@@ -23,7 +23,7 @@ const SYSTEM: &str = "/etc/cofferdam/config.toml";
 const USER: &str = "cofferdam/config.toml";
 
 /// The keys of the file itself.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "state-dir",
     "progress",
     "verbose",
@@ -31,6 +31,7 @@ const KEYS: [&str; 12] = [
     "compression",
     "require-isolation",
     "no-cache",
+    "no-cache-filter",
     "platform",
     "cache-repo",
     "cache-ttl",
@@ -53,6 +54,7 @@ pub struct ConfigFile {
     pub(super) compression: Option<Given<String>>,
     pub(super) require_isolation: Option<Given<bool>>,
     pub(super) no_cache: Option<Given<bool>>,
+    pub(super) no_cache_filter: Option<Given<String>>,
     pub(super) platform: Option<Given<String>>,
     pub(super) cache_repo: Option<Given<String>>,
     pub(super) cache_ttl: Option<Given<String>>,
@@ -165,6 +167,7 @@ impl Reader<'_> {
                 "compression" => file.compression = self.text(&entry),
                 "require-isolation" => file.require_isolation = self.switch(&entry),
                 "no-cache" => file.no_cache = self.switch(&entry),
+                "no-cache-filter" => file.no_cache_filter = self.text(&entry),
                 "platform" => file.platform = self.text(&entry),
                 "cache-repo" => file.cache_repo = self.text(&entry),
                 "cache-ttl" => file.cache_ttl = self.text(&entry),

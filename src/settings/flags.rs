@@ -70,6 +70,8 @@ pub struct BuildFlags {
     pub cache_ttl: Option<String>,
     /// `--explain`
     pub explain: bool,
+    /// `--no-cache-filter`, each as typed.
+    pub no_cache_filter: Vec<String>,
     /// `--compression`
     pub compression: Option<String>,
     /// `--parallel`

@@ -145,6 +145,13 @@ pub const BUILD: &[Key] = &[
         "use no result of a step that is older: `36h`, `14d`",
     ),
     key(
+        Some("--no-cache-filter STAGE,…"),
+        Some(variables::NO_CACHE_FILTER),
+        Some("no-cache-filter"),
+        "none",
+        "carry out the steps of these stages anew, and those that take files from them",
+    ),
+    key(
         Some("--platform OS/ARCH,…"),
         Some(variables::PLATFORM),
         Some("platform"),

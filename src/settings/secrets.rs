@@ -8,7 +8,7 @@ use super::error::{Problem, SettingsError};
 use super::fields::fields;
 use super::origin::Origin;
 use super::values::set;
-use crate::build::request::SecretValue;
+use crate::build::request::{Agent, Key, KeyError, SecretValue};
 use crate::registry::Environment;
 
 const SECRET: &str = "--secret";
@@ -111,45 +111,71 @@ fn parse(text: &str) -> Result<Typed, Problem> {
     Ok(Typed { id, from })
 }
 
-/// The agents that were given, by their names: the path of the socket of each.
+/// The agents that were given, by their names: the socket of each, or keys.
 pub(super) fn agents(
     typed: &[String],
     environment: &Environment,
-) -> Result<Vec<(String, PathBuf)>, SettingsError> {
+) -> Result<Vec<(String, Agent)>, SettingsError> {
     let mut agents = Vec::new();
     for text in typed {
-        let (id, path) = agent(text, environment).map_err(|problem| problem.at(&Origin::Flag(SSH)))?;
-        set(&mut agents, &id, path);
+        let (id, agent) = agent(text, environment).map_err(|problem| problem.at(&Origin::Flag(SSH)))?;
+        set(&mut agents, &id, agent);
     }
     Ok(agents)
 }
 
-fn agent(text: &str, environment: &Environment) -> Result<(String, PathBuf), Problem> {
+fn agent(text: &str, environment: &Environment) -> Result<(String, Agent), Problem> {
     let (id, value) = text.split_once('=').unwrap_or((text, ""));
     let id = if id.is_empty() { DEFAULT } else { id };
-    let path = match value {
-        "" => environment.path(AGENT).ok_or_else(|| {
-            Problem::saying(format!("there is no SSH agent: `{AGENT}` is not set"))
-                .hint(format!("start one (`ssh-agent`), or name its socket: `--ssh {id}=SOCKET`"))
-        })?,
-        keys if keys.contains(',') => return Err(no_keys(keys)),
-        path => path.into(),
+    let paths: Vec<PathBuf> = match value {
+        "" => vec![environment.path(AGENT).ok_or_else(|| {
+            Problem::saying(format!("there is no SSH agent: `{AGENT}` is not set")).hint(format!(
+                "start one (`ssh-agent`), or name its socket or keys: `--ssh {id}=SOCKET`, `--ssh {id}=KEY`"
+            ))
+        })?],
+        paths => paths.split(',').map(PathBuf::from).collect(),
     };
-    // What is not there is told of when the agent is needed.
-    match std::fs::metadata(&path) {
-        Ok(found) if found.is_file() || found.is_dir() => Err(no_keys(&path.display().to_string())),
-        _ => Ok((id.to_owned(), path)),
-    }
+    let is_socket = |path: &PathBuf| {
+        use std::os::unix::fs::FileTypeExt;
+        // What is not there is told of when the agent is needed.
+        std::fs::metadata(path).map_or(paths.len() == 1, |found| found.file_type().is_socket())
+    };
+    let agent = match (paths.as_slice(), paths.iter().find(|path| is_socket(path))) {
+        ([socket], Some(_)) => Agent::Socket(socket.clone()),
+        (_, Some(socket)) => {
+            let problem =
+                Problem::new(socket.display().to_string(), "is a socket, and there is more than that");
+            return Err(problem.hint("give one socket, or keys alone"));
+        }
+        (paths, None) => Agent::Keys(paths.iter().map(|path| key(path, id)).collect::<Result<_, _>>()?),
+    };
+    Ok((id.to_owned(), agent))
 }
 
-fn no_keys(what: &str) -> Problem {
-    Problem::new(what, "is no socket; keys are not served")
-        .hint("start an agent, add the keys (`ssh-add KEY`), and give `--ssh default`")
+/// Reads a key.
+fn key(path: &Path, id: &str) -> Result<Key, Problem> {
+    /// No key is larger, in bytes: BuildKit's limit.
+    const LARGEST: u64 = 100 * 1024;
+    let shown = path.display().to_string();
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(LARGEST).read_to_end(&mut bytes))
+        .map_err(|error| Problem::new(&shown, format!("cannot be read: {error}")))?;
+    Key::parse(&bytes).map_err(|error| {
+        let problem = Problem::new(&shown, format!("cannot be served as an SSH key: {error}"));
+        match error {
+            KeyError::Encrypted | KeyError::Kind(_) => problem
+                .hint(format!("start an agent, add the key (`ssh-add {shown}`), and give `--ssh {id}`")),
+            KeyError::NoKey => problem.hint("name the private key, or the socket of an agent"),
+            KeyError::Garbled(_) => problem,
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::build::request::example_key;
     use rstest::rstest;
 
     #[rstest]
@@ -202,20 +228,54 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_is_a_socket() {
+    fn an_agent_is_a_socket_or_has_keys() {
         let directory = tempfile::tempdir().unwrap();
-        let (key, socket) = (directory.path().join("id_ed25519"), directory.path().join("socket"));
-        std::fs::write(&key, "key").unwrap();
+        let (file, socket) = (directory.path().join("id_ed25519"), directory.path().join("socket"));
+        // Without the last line break, and with those of another system.
+        std::fs::write(&file, example_key().replace('\n', "\r\n").trim_end()).unwrap();
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let with_agent = Environment::new([(AGENT, "/run/agent")]);
-        assert_eq!(agent("default", &with_agent).unwrap(), ("default".to_owned(), "/run/agent".into()));
+        let at = |path: &Path| Agent::Socket(path.to_owned());
+        assert_eq!(
+            agent("default", &with_agent).unwrap(),
+            ("default".to_owned(), at(Path::new("/run/agent")))
+        );
         assert_eq!(agent("git", &with_agent).unwrap().0, "git");
+        let none = Environment::default();
         let named = format!("git={}", socket.display());
-        assert_eq!(agent(&named, &Environment::default()).unwrap(), ("git".to_owned(), socket));
+        assert_eq!(agent(&named, &none).unwrap(), ("git".to_owned(), at(&socket)));
+        let absent = directory.path().join("absent");
+        assert_eq!(
+            agent(&format!("={}", absent.display()), &none).unwrap(),
+            ("default".to_owned(), at(&absent))
+        );
+        let (_, found) = agent(&format!("git={}", file.display()), &none).unwrap();
+        let Agent::Keys(keys) = &found else { panic!("{found:?}") };
+        assert_eq!((keys.len(), keys[0].comment()), (1, "somebody"));
+        let (_, two) = agent(&format!("git={0},{0}", file.display()), &none).unwrap();
+        assert!(matches!(two, Agent::Keys(keys) if keys.len() == 2));
+    }
+
+    #[test]
+    fn what_is_no_agent_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let write = |name: &str, text: &str| {
+            std::fs::write(path(name), text).unwrap();
+            path(name)
+        };
+        let (key, text) = (write("key", &example_key()), write("text", "ssh-ed25519 AAAA somebody\n"));
+        let locked = write("locked", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n");
+        let cut = write("cut", &example_key().replace("AAAAE", "AAAAF"));
+        let _listener = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
         for (text, message) in [
             ("default".to_owned(), "`SSH_AUTH_SOCK` is not set"),
-            (format!("default={}", key.display()), "is no socket"),
-            ("default=a,b".to_owned(), "is no socket"),
+            (format!("default={text}"), "there is no private key in it"),
+            (format!("default={locked}"), "it has a passphrase"),
+            (format!("default={cut}"), "the key in it is garbled"),
+            (format!("default={key},{}", path("absent")), "cannot be read"),
+            (format!("default={}", directory.path().display()), "cannot be read"),
+            (format!("default={key},{}", path("socket")), "is a socket, and there is more"),
         ] {
             let error = agent(&text, &Environment::default()).unwrap_err().at(&Origin::Flag(SSH)).to_string();
             assert!(error.contains(message), "{error}");

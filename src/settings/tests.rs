@@ -135,7 +135,8 @@ fn the_epoch(
 #[case(BuildFlags { tags: strings(&["App"]), ..BuildFlags::default() }, "`--tag`: image name `App` must be lower case")]
 #[case(BuildFlags { outputs: strings(&["-", "type=oci,dest=-"]), ..BuildFlags::default() }, "two outputs go to standard output; write one of them to a file")]
 #[case(BuildFlags { outputs: strings(&["type=oci,dest=a,compression=zstd", "type=oci,dest=b,compression=gzip"]), ..BuildFlags::default() }, "two outputs want layers to be compressed in different ways, and they are made once; build twice; nothing is executed the second time")]
-#[case(BuildFlags { platforms: strings(&["linux/amd64,linux/arm64"]), outputs: strings(&["type=tar,dest=x"]), ..BuildFlags::default() }, "an output of `type=tar` holds one platform, and there are 2; write `type=oci` or `type=local`, or build them one at a time")]
+#[case(BuildFlags { platforms: strings(&["linux/amd64,linux/arm64"]), outputs: strings(&["type=docker,dest=x"]), ..BuildFlags::default() }, "an output of `type=docker` holds one platform, and there are 2; write `type=oci`, or build them one at a time")]
+#[case(BuildFlags { no_cache_filter: strings(&["a", "b,,c"]), ..BuildFlags::default() }, "`--no-cache-filter`: `a,b,,c` has an empty name; stages are parted by commas")]
 #[case(BuildFlags { context: Some("https://me:pw@example.com/x.git?ref=".into()), ..BuildFlags::default() }, "`CONTEXT`: `https://***@example.com/x.git?ref=` is not an address: `ref` has no value")]
 #[case(BuildFlags { build_args: strings(&["=x"]), ..BuildFlags::default() }, "`--build-arg`: `=x` has no name before the `=`")]
 fn builds_that_make_no_sense(#[case] flags: BuildFlags, #[case] expected: &str) {

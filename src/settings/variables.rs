@@ -25,6 +25,8 @@ pub const COMPRESSION: &str = "COFFERDAM_COMPRESSION";
 pub const REQUIRE_ISOLATION: &str = "COFFERDAM_REQUIRE_ISOLATION";
 /// Whether nothing of earlier builds is used: `1` or `0`.
 pub const NO_CACHE: &str = "COFFERDAM_NO_CACHE";
+/// The stages that nothing of earlier builds is used for, parted by commas.
+pub const NO_CACHE_FILTER: &str = "COFFERDAM_NO_CACHE_FILTER";
 /// The platforms to build for, parted by commas.
 pub const PLATFORM: &str = "COFFERDAM_PLATFORM";
 
@@ -34,7 +36,7 @@ pub const CACHE_REPO: &str = "COFFERDAM_CACHE_REPO";
 pub const CACHE_TTL: &str = "COFFERDAM_CACHE_TTL";
 
 /// All of ours.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 15] = [
     CONFIG,
     STATE_DIR,
     PROGRESS,
@@ -46,6 +48,7 @@ pub const ALL: [&str; 14] = [
     COMPRESSION,
     REQUIRE_ISOLATION,
     NO_CACHE,
+    NO_CACHE_FILTER,
     PLATFORM,
     CACHE_REPO,
     CACHE_TTL,

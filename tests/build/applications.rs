@@ -90,6 +90,28 @@ fn a_node_application_answers(#[case] uid: Option<u32>) {
     assert_eq!((server.uid, server.gid), (1000, 1000), "--chown=node:node");
 }
 
+/// Compiled in one stage; only what production needs is in the last.
+#[rstest]
+#[case::as_root(None)]
+#[case::without_privileges(Some(1000))]
+fn an_express_application_answers(#[case] uid: Option<u32>) {
+    let (registry, cofferdam) = (Registry::start(), builder(uid));
+    let tag = format!("--tag={}", registry.reference("apps/express:1"));
+    let built = build(&cofferdam, &registry, &testdata("express-app"), &[&tag, "--push"]).succeeded();
+    is_right(&cofferdam, &registry, "apps/express:1", built.digest());
+    let container = run_image(&registry, "apps/express:1", &[]);
+    assert!(container.get(8080, "/").text().contains("Basket"));
+    assert_eq!(container.get(8080, "/health").json(), json!({"user": 1000, "production": true}));
+    let basket = json!([{"name": "tea", "cents": 350, "count": 2}, {"name": "cup", "cents": 500}]);
+    let answer = Http::new().post_json(&container.url(8080, "/total"), &basket).unwrap();
+    assert_eq!(answer.json(), json!({"total": 1200}));
+    let ours = files(&registry, "apps/express:1");
+    let has = |path: &str| ours.contains_key(&format!("srv/app/{path}"));
+    assert!(has("node_modules/express/package.json") && has("dist/server.js.map"));
+    assert!(!has("node_modules/typescript") && !has("src"), "what only the build needs");
+    assert!(!ours.keys().any(|path| path.starts_with("root/.npm/")), "the cache is in no layer");
+}
+
 #[rstest]
 #[case::as_root(None)]
 #[case::without_privileges(Some(1000))]
@@ -157,6 +179,7 @@ fn files(registry: &Registry, name: &str) -> Layer {
 /// What two builds of an application leave, file by file, apart from times, bytecode, and what each run writes anew.
 #[rstest]
 #[case::node("node-app", &[])]
+#[case::express("express-app", &[])]
 #[case::go("go-service", &[])]
 #[case::c("c-program", &[])]
 #[case::django("django-app", &[])]

@@ -220,3 +220,48 @@ fn a_miss_says_which_input_has_changed() {
     assert!(build(&["--build-arg=A=2"]).contains("3 steps, 3 cached"));
     assert!(build(&["--build-arg=A=2", "--no-cache"]).contains("3 steps"));
 }
+
+/// Each stage writes a number that nobody has had before.
+const NUMBERS: &str = "
+FROM busybox:1 AS Base
+RUN cat /proc/sys/kernel/random/uuid > /base
+FROM base AS made
+RUN cp /base /made
+FROM busybox:1 AS other
+RUN cat /proc/sys/kernel/random/uuid > /other
+FROM scratch
+COPY --from=made /made /
+COPY --from=other /other /
+";
+
+#[test]
+fn stages_that_are_named_are_carried_out_anew_and_what_takes_from_them() {
+    let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
+    let directory = context(NUMBERS, &[]);
+    let tag = format!("--tag={}", registry.reference("numbers:1"));
+    let built = |args: &[&str]| {
+        let ran = build(&cofferdam, &registry, directory.path(), &[args, &[&tag, "--push"]].concat());
+        let all = layers(&registry, "numbers:1");
+        (all[0]["made"].content.clone(), all[1]["other"].content.clone(), ran.succeeded().stderr)
+    };
+    let (made, other, _) = built(&[]);
+    let (same, same_other, said) = built(&["--no-cache-filter=nobody"]);
+    assert_eq!((&same, &same_other), (&made, &other));
+    assert!(said.contains("no stage is called `nobody`") && said.contains("2 steps, 2 cached"), "{said}");
+    // What is built upon it, too: a layer that copies the old number would be wrong.
+    let (new, same_other, said) = built(&["--no-cache-filter=BASE"]);
+    assert!(new != made && same_other == other, "{said}");
+    assert!(said.contains("5 steps, 1 cached") && !said.contains("not built here before"), "{said}");
+    let (same, new_other, said) = built(&["--no-cache-filter", "x,other"]);
+    assert!(same == new && new_other != other, "{said}");
+    assert!(said.contains("3 steps, 1 cached"), "{said}");
+    // What was made then is in the cache now.
+    let (same, same_other, said) = built(&[]);
+    assert_eq!((same, same_other), (new.clone(), new_other.clone()));
+    assert!(said.contains("2 steps, 2 cached"), "{said}");
+    let mut command = cofferdam.command();
+    command.env("COFFERDAM_NO_CACHE_FILTER", "base,other").args(["build", "--progress=plain"]);
+    command.arg(format!("--registry-mirror=docker.io=http://{}", registry.address())).arg(directory.path());
+    let ran = run(&mut command).succeeded();
+    assert!(ran.stderr.contains("5 steps, 0 cached"), "{}", ran.stderr);
+}

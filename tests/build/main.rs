@@ -19,6 +19,7 @@ mod mounts;
 mod platforms;
 mod pod;
 mod remote;
+mod several;
 
 use std::path::Path;
 

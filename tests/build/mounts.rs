@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rstest::rstest;
@@ -219,16 +220,21 @@ fn a_step_reaches_the_agent_of_the_build(#[case] uid: Option<u32>) {
     let path = place.join("agent.sock");
     let listener = UnixListener::bind(&path).unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&asked);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let mut asked = [0; 4];
-            if stream.read_exact(&mut asked).is_ok() && &asked == b"ping" {
-                stream.write_all(b"pong").unwrap();
+            let mut message = [0; 5];
+            while stream.read_exact(&mut message).is_ok() {
+                heard.lock().unwrap().push(message);
+                // No keys.
+                stream.write_all(b"\0\0\0\x05\x0c\0\0\0\0").unwrap();
             }
         }
     });
-    let ask = "import os, socket; s = socket.socket(socket.AF_UNIX); s.connect(os.environ['SSH_AUTH_SOCK']); s.sendall(b'ping'); assert s.recv(4) == b'pong'";
+    // Asks which keys there are; then, in vain, for all of them to be removed.
+    let ask = r"import os, socket; s = socket.socket(socket.AF_UNIX); s.connect(os.environ['SSH_AUTH_SOCK']); s.sendall(b'\0\0\0\x01\x0b'); assert s.recv(9) == b'\0\0\0\x05\x0c\0\0\0\0'; s.sendall(b'\0\0\0\x01\x13'); assert s.recv(5) == b'\0\0\0\x01\x05'";
     let dockerfile = format!(
         r#"FROM python:3.9-slim
 RUN --mount=type=ssh test "$SSH_AUTH_SOCK" = /run/buildkit/ssh_agent.0 && test "$(stat -c '%a %u:%g %F' $SSH_AUTH_SOCK)" = '600 0:0 socket' && python -c "{ask}" && python -c "{ask}"
@@ -247,6 +253,73 @@ RUN --mount=type=ssh,id=absent test -n "$SSH_AUTH_SOCK" && test ! -e "$SSH_AUTH_
     command.arg(format!("--registry-mirror=docker.io=http://{}", registry.address())).arg(directory.path());
     run(&mut command).succeeded();
     nothing_is_left(&state_directory(&cofferdam));
+    let asked = asked.lock().unwrap();
+    assert!(asked.len() >= 4 && asked.iter().all(|message| message == b"\0\0\0\x01\x0b"), "{asked:?}");
+}
+
+/// Each kind of key signs what OpenSSH's own programs then find to be signed by it.
+#[rstest]
+#[case::as_root(None)]
+#[case::without_privileges(Some(1000))]
+fn keys_from_files_sign_in_a_step(#[case] uid: Option<u32>) {
+    const KINDS: [(&str, &[&str]); 7] = [
+        ("ed25519", &["-t", "ed25519"]),
+        ("p256", &["-t", "ecdsa", "-b", "256"]),
+        ("p384", &["-t", "ecdsa", "-b", "384"]),
+        ("rsa2048", &["-t", "rsa", "-b", "2048"]),
+        ("rsa4096", &["-t", "rsa", "-b", "4096"]),
+        ("pem", &["-t", "rsa", "-b", "3072", "-m", "PEM"]),
+        ("pkcs8", &["-t", "ecdsa", "-b", "256", "-m", "PKCS8"]),
+    ];
+    const DOCKERFILE: &str = r#"FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends openssh-client && rm -rf /var/lib/apt/lists/*
+COPY *.pub /keys/
+WORKDIR /keys
+RUN --mount=type=ssh cut -d' ' -f1,2 *.pub | sort > /mine && ssh-add -L | cut -d' ' -f1,2 | sort | cmp /mine - && ssh-add -l | grep -q 'of ed25519 (ED25519)'
+RUN --mount=type=ssh for key in *.pub; do \
+      echo hello > text && ssh-keygen -q -Y sign -f $key -n test text && echo "me $(cat $key)" > allowed \
+      && ssh-keygen -Y verify -f allowed -I me -n test -s text.sig < text && ! ssh-keygen -Y verify -f allowed -I me -n test -s text.sig < allowed \
+      && rm text.sig || exit 1; done
+RUN --mount=type=ssh,id=one ! ssh-add -D && ! ssh-add -q -d ed25519.pub && ! ssh-add -x < /dev/null && test "$(ssh-add -l | wc -l)" = 1 \
+      && ssh-keygen -q -t ed25519 -N '' -f /own && ! ssh-add /own && ! ssh-keygen -q -Y sign -f p256.pub -n test text
+"#;
+    let (registry, cofferdam) = (Registry::start(), builder(uid));
+    let place = cofferdam.user().map_or_else(|| cofferdam.home(), |user| user.directory("work"));
+    let directory = context(DOCKERFILE, &[]);
+    let mut all = Vec::new();
+    for (name, options) in KINDS {
+        let path = place.join(name);
+        let comment = format!("of {name}");
+        let keygen = |arguments: &[&str]| {
+            let made = Command::new("ssh-keygen").args(arguments).arg("-f").arg(&path).output().unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        };
+        keygen(&[&["-q", "-N", "", "-C", &comment], options].concat());
+        std::fs::copy(path.with_extension("pub"), directory.path().join(format!("{name}.pub"))).unwrap();
+        // The user that builds reads it; nobody else has to.
+        if let Some(uid) = uid {
+            std::os::unix::fs::chown(&path, Some(uid), None).unwrap();
+        }
+        all.push(path.display().to_string());
+    }
+    let (keys, one) = (format!("--ssh=default={}", all.join(",")), format!("--ssh=one={}", all[0]));
+    let tag = format!("--tag={}", registry.reference("keys:1"));
+    let ran = build(&cofferdam, &registry, directory.path(), &[&keys, &one, &tag, "--push"]).succeeded();
+    assert!(!ran.stderr.contains("PRIVATE KEY"), "{}", ran.stderr);
+    nothing_is_left(&state_directory(&cofferdam));
+    // Neither the keys nor that there were any is in a key or a layer.
+    let again = build(&cofferdam, &registry, directory.path(), &["--push", &tag]).succeeded();
+    assert_eq!(again.digest(), ran.digest());
+    // What has a passphrase would have to be asked for it.
+    let locked = place.join("locked");
+    let mut keygen = Command::new("ssh-keygen");
+    let made = keygen.args(["-q", "-t", "ed25519", "-N", "secret", "-f"]).arg(&locked).status();
+    assert!(made.unwrap().success());
+    if let Some(uid) = uid {
+        std::os::unix::fs::chown(&locked, Some(uid), None).unwrap();
+    }
+    let locked = format!("--ssh=default={}", locked.display());
+    build(&cofferdam, &registry, directory.path(), &[&locked]).failed(2, &["it has a passphrase", "ssh-add"]);
 }
 
 /// `docker.io`'s images from here.

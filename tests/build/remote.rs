@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 
 use rstest::rstest;
 
@@ -113,6 +114,124 @@ ADD --link {app}?ref=other&subdir=sub/ /linked/
     differential::context(directory.path());
     std::fs::write(directory.path().join("Dockerfile"), &dockerfile).unwrap();
     differential::compare(&differential::JUDGE, directory.path(), "add of addresses");
+}
+
+/// A repository with a submodule by a relative address, which has one by an absolute address, on another server.
+fn with_submodules(web: &Web, other: &Web) -> std::path::PathBuf {
+    let file = |tree: &Path, name: &str| std::fs::write(tree.join(name), format!("{name}\n")).unwrap();
+    let submodule = |tree: &Path, path: &str, url: &str, of: &Path| {
+        let commit = git(of, &["rev-parse", "HEAD"]);
+        let text = format!("[submodule \"{path}\"]\n\tpath = {path}\n\turl = {url}\n");
+        std::fs::write(tree.join(".gitmodules"), text).unwrap();
+        git(tree, &["add", "-A"]);
+        git(tree, &["update-index", "--add", "--cacheinfo", &format!("160000,{commit},{path}")]);
+    };
+    let commit = |tree: &Path| {
+        git(tree, &["add", "--ignore-removal", "."]);
+        git(tree, &["commit", "-qm", "x"]);
+    };
+    let far = other.repository("far.git");
+    file(&far, "far.txt");
+    commit(&far);
+    let near = web.repository("near.git");
+    file(&near, "near.txt");
+    submodule(&near, "deep/far", &other.url("/git/far.git"), &far);
+    git(&near, &["commit", "-qm", "x"]);
+    let main = web.repository("main.git");
+    file(&main, "main.txt");
+    submodule(&main, "lib/near", "../near.git", &near);
+    git(&main, &["commit", "-qm", "x"]);
+    main
+}
+
+/// Those of submodules too, wherever they are, and again those of theirs.
+#[test]
+fn submodules_are_what_buildkit_makes() {
+    let (web, other) = (Web::start(), Web::start());
+    with_submodules(&web, &other);
+    let main = web.url("/git/main.git");
+    // In BuildKit's result a file `.git` of each says where on its machine the rest is.
+    let dockerfile = format!(
+        "FROM debian:bookworm-slim
+ADD --exclude=**/.git {main} /all/
+ADD --exclude=**/.git {main}#:lib/near/deep /inner/
+ADD {main}?submodules=false /none/
+"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    differential::context(directory.path());
+    std::fs::write(directory.path().join("Dockerfile"), &dockerfile).unwrap();
+    differential::compare(&differential::JUDGE, directory.path(), "submodules");
+    assert!(other.asked().iter().any(|asked| asked.path.starts_with("/git/far.git")));
+}
+
+/// The context itself, with all of its submodules; nothing of them is fetched from this machine's disk.
+#[test]
+fn submodules_of_a_context_are_there_and_come_from_servers_alone() {
+    let (web, other, registry) = (Web::start(), Web::start(), Registry::start());
+    let main = with_submodules(&web, &other);
+    std::fs::write(main.join("Dockerfile"), "FROM scratch\nCOPY . /\n").unwrap();
+    git(&main, &["add", "Dockerfile"]);
+    git(&main, &["commit", "-qm", "x"]);
+    let cofferdam = Cofferdam::new();
+    let of = |url: &str, name: &str| {
+        let mut command = cofferdam.command();
+        command.args(["build", "--progress=plain", "--push", "-t", &registry.reference(name), url]);
+        run(&mut command)
+    };
+    of(&web.url("/git/main.git"), "submodules:1").succeeded();
+    let all = layers(&registry, "submodules:1");
+    let names: Vec<&str> = all[0].keys().map(String::as_str).collect();
+    assert!(
+        names.contains(&"lib/near/near.txt") && names.contains(&"lib/near/deep/far/far.txt"),
+        "{names:?}"
+    );
+    assert!(!names.iter().any(|name| name.ends_with(".git")), "{names:?}");
+    let here = web.repository("here.git");
+    std::fs::write(here.join("f"), "f").unwrap();
+    let near = main.parent().unwrap().join("near.git.tree");
+    let text = format!("[submodule \"l\"]\n\tpath = l\n\turl = file://{}\n", near.display());
+    std::fs::write(here.join(".gitmodules"), text).unwrap();
+    git(&here, &["add", "-A"]);
+    let commit = git(&near, &["rev-parse", "HEAD"]);
+    git(&here, &["update-index", "--add", "--cacheinfo", &format!("160000,{commit},l")]);
+    git(&here, &["commit", "-qm", "x"]);
+    of(&web.url("/git/here.git"), "submodules:2")
+        .failed(5, &["fetch the submodules", "transport 'file' not allowed"]);
+}
+
+/// git asks the agent that `--ssh` gives, be it one with keys from files. In place of `ssh` a script tells what it is offered.
+#[test]
+fn git_is_offered_the_keys_of_the_build() {
+    use std::os::unix::fs::PermissionsExt;
+    let (web, registry, cofferdam) = (web(), Registry::start(), Cofferdam::new());
+    let home = cofferdam.home();
+    let (key, script, offered) = (home.join("key"), home.join("ssh"), home.join("offered"));
+    let keygen = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "of the build", "-f"])
+        .arg(&key)
+        .status();
+    assert!(keygen.unwrap().success());
+    let text = format!(
+        "#!/bin/sh\nssh-add -L >> {}\nfor last; do :; done\nexec sh -c \"$last\"\n",
+        offered.display()
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    let repository = web.repository("ssh.git");
+    std::fs::write(repository.join("f"), "f").unwrap();
+    git(&repository, &["add", "-A"]);
+    git(&repository, &["commit", "-qm", "x"]);
+    let dockerfile = format!("FROM scratch\nADD ssh://git@127.0.0.1{}/.git /\n", repository.display());
+    let tree = context(&dockerfile, &[]);
+    let mut command = cofferdam.command();
+    command.env("GIT_SSH", &script).args(["build", "--progress=plain"]);
+    command.arg(format!("--ssh=default={}", key.display()));
+    command.arg(format!("--registry-mirror=docker.io=http://{}", registry.address())).arg(tree.path());
+    run(&mut command).succeeded();
+    let (offered, public) =
+        (std::fs::read_to_string(offered), std::fs::read_to_string(key.with_extension("pub")));
+    assert_eq!(offered.unwrap().lines().next(), public.unwrap().lines().next());
 }
 
 /// Times are the server's and the commit's, so that the image is the same whenever it is built.

@@ -9,6 +9,7 @@ use std::sync::{LazyLock, Mutex};
 use serde_json::Value;
 
 use super::support::{Layer, Node, Registry, layer, layers};
+use super::web;
 
 /// Times before this one are kept by files: those of contexts, archives, base images, `touch -d`. Later ones are the clock's.
 const CLOCK: u64 = 1_740_000_000;
@@ -22,7 +23,46 @@ static TREES: LazyLock<Mutex<BTreeMap<&'static str, Tree>>> = LazyLock::new(Mute
 
 /// The lines of the image `name` of `registry`.
 pub fn of_image(registry: &Registry, name: &str) -> Vec<String> {
-    let (manifest, config) = (registry.manifest(name), registry.config(name));
+    let digest = registry.digest(name).unwrap_or_else(|| panic!("no image {name} in the registry"));
+    let product = registry.json(&digest);
+    // BuildKit's attestations are no images, and where they stand beside one alone, it is no index that was asked for.
+    let is_image = |descriptor: &&Value| descriptor["platform"]["os"] != "unknown";
+    let all = product["manifests"].as_array();
+    let images = all.map(|all| all.iter().filter(is_image).collect::<Vec<_>>());
+    let lines = match images.as_deref() {
+        None => of_manifest(registry, name, &product),
+        Some([only]) if all.is_some_and(|all| all.len() > 1) => {
+            of_manifest(registry, name, &registry.json(only["digest"].as_str().unwrap()))
+        }
+        Some(descriptors) => {
+            let of_one = |descriptor: &Value| {
+                let image = registry.json(descriptor["digest"].as_str().unwrap());
+                of_fields("descriptor", descriptor)
+                    .into_iter()
+                    .chain(of_manifest(registry, name, &image))
+                    .collect::<Vec<_>>()
+            };
+            // Lines are compared with those of the same image.
+            let images = descriptors.iter().enumerate().flat_map(|(number, descriptor)| {
+                of_one(descriptor).into_iter().map(move |line| format!("{number}: {line}"))
+            });
+            of_fields("index", &product).into_iter().chain(images).collect()
+        }
+    };
+    lines.iter().map(|line| web::hide(line)).collect()
+}
+
+/// The fields of an index, a manifest or a descriptor, without what the content decides and what it refers to.
+fn of_fields(what: &str, document: &Value) -> Vec<String> {
+    let fields = document.as_object().expect("an object").iter();
+    let told =
+        fields.filter(|(name, _)| !["manifests", "layers", "config", "digest", "size"].contains(&&***name));
+    told.map(|(name, value)| format!("{what} {name} {value}")).collect()
+}
+
+/// The lines of an image that is called `name` or stands in an index of that name.
+fn of_manifest(registry: &Registry, name: &str, manifest: &Value) -> Vec<String> {
+    let config = registry.json(manifest["config"]["digest"].as_str().expect("a configuration"));
     let diff_ids = |config: &Value| config["rootfs"]["diff_ids"].as_array().cloned().unwrap_or_default();
     let own = diff_ids(&config);
     let bases = BASES.into_iter().map(|base| (base, registry.config(base)));
@@ -30,6 +70,9 @@ pub fn of_image(registry: &Registry, name: &str) -> Vec<String> {
     let base = base.max_by_key(|(_, config)| diff_ids(config).len());
     let below = base.as_ref().map_or(0, |(_, config)| diff_ids(config).len());
     let mut lines = of_config(&config, base.as_ref().map(|(_, config)| config));
+    for (key, value) in manifest["annotations"].as_object().into_iter().flatten() {
+        lines.push(format!("annotation {key} {value}"));
+    }
     let from = base.map_or_else(Tree::default, |(name, _)| Tree::of_base(registry, name));
     let mut tree = from.clone();
     // BuildKit writes `null` where there is none.

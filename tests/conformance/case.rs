@@ -2,6 +2,7 @@
 
 use super::files::File;
 use super::support::sha256;
+use super::web;
 
 /// What stands before an option.
 const OPTION: &str = "@ ";
@@ -12,7 +13,7 @@ const FILE: &str = "+++++ ";
 #[derive(Debug)]
 pub struct Case {
     pub title: String,
-    pub dockerfile: Vec<u8>,
+    dockerfile: Vec<u8>,
     /// The Dockerfile's name in the context.
     pub name: String,
     pub files: Vec<File>,
@@ -33,8 +34,36 @@ pub enum BuildOption {
     Platform(String),
     /// Name and value.
     Secret(String, String),
-    /// Name and directory of the case, or address.
-    Context(String, String),
+    /// Name, and what it is.
+    Context(String, Context),
+    /// `[PLACE:]NAME=VALUE`
+    Annotation(String),
+}
+
+/// A named context.
+#[derive(Debug)]
+pub enum Context {
+    /// A directory of the case.
+    Directory(String),
+    /// An address.
+    Address(String),
+    /// An image of the registry, in a layout.
+    Layout(String),
+    /// A stage of the Dockerfile.
+    Target(String),
+}
+
+impl Context {
+    fn parse(place: &str) -> Self {
+        if let Some(image) = place.strip_prefix("oci-layout:") {
+            return Self::Layout(image.to_owned());
+        }
+        match place.strip_prefix("target:") {
+            Some(stage) => Self::Target(stage.to_owned()),
+            None if place.contains("://") => Self::Address(web::fill(place)),
+            None => Self::Directory(place.to_owned()),
+        }
+    }
 }
 
 impl Case {
@@ -78,13 +107,14 @@ impl Case {
             "label" => self.options.push(BuildOption::Label(value)),
             "target" => self.options.push(BuildOption::Target(value)),
             "platform" => self.options.push(BuildOption::Platform(value)),
+            "annotation" => self.options.push(BuildOption::Annotation(value)),
             "secret" => {
                 let (name, value) = pair();
                 self.options.push(BuildOption::Secret(name, value));
             }
             "context" => {
                 let (name, place) = pair();
-                self.options.push(BuildOption::Context(name, place));
+                self.options.push(BuildOption::Context(name, Context::parse(&place)));
             }
             "file" => self.name = value,
             "says" => self.says.push(value),
@@ -94,6 +124,14 @@ impl Case {
                 None => panic!("{}: a difference without a kind", self.title),
             },
             _ => panic!("{}: there is no option {name}", self.title),
+        }
+    }
+
+    /// With the address of the web server.
+    pub fn dockerfile(&self) -> Vec<u8> {
+        match std::str::from_utf8(&self.dockerfile) {
+            Ok(text) => web::fill(text).into_bytes(),
+            Err(_) => self.dockerfile.clone(),
         }
     }
 

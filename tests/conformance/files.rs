@@ -86,7 +86,7 @@ impl File {
 pub fn make(case: &Case, root: &Path) {
     let path = root.join(&case.name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, &case.dockerfile).unwrap();
+    fs::write(path, case.dockerfile()).unwrap();
     for file in &case.files {
         file.make(root).unwrap_or_else(|error| panic!("{}: {}: {error}", case.title, file.path));
     }
@@ -110,7 +110,7 @@ pub fn make(case: &Case, root: &Path) {
 
 /// An archive, compressed as its name says. Its members are lines: `MODE UID:GID PATH CONTENT`, `… PATH/`,
 /// `… PATH -> TARGET`, `… PATH = NAME`.
-fn archive(name: &str, members: &str) -> Vec<u8> {
+pub fn archive(name: &str, members: &str) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (number, member) in members.lines().enumerate() {
         let mut words = member.splitn(3, ' ');

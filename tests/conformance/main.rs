@@ -18,6 +18,7 @@ mod images;
 mod known;
 mod renew;
 mod run;
+mod web;
 
 use std::collections::BTreeSet;
 
@@ -45,6 +46,7 @@ areas![
     add,
     arg,
     config,
+    contexts,
     copy,
     env,
     errors,
@@ -59,6 +61,8 @@ areas![
     onbuild,
     parse,
     platform,
+    platforms,
+    remote,
     run,
     shell,
     stages,

@@ -5,10 +5,11 @@ use std::fs;
 
 use super::answer;
 use super::area::{Area, TITLE, golden};
-use super::case::{BuildOption, Case};
+use super::case::{BuildOption, Case, Context};
 use super::files;
-use super::images::REGISTRY;
+use super::images::{self, REGISTRY};
 use super::support::{BuildKit, Scratch};
+use super::web;
 
 /// Writes the answers to all cases of these areas, or of those among them that the variable `AREAS` names.
 pub fn renew(areas: &[&str]) {
@@ -32,10 +33,19 @@ fn ask(buildkit: &BuildKit, case: &Case, area: &str, number: usize) -> Vec<Strin
     let context = directory.path().join("context");
     files::make(case, &context);
     let name = format!("theirs/{area}-{number}:1");
+    let mut output =
+        format!("--output=type=image,name={},push=true,oci-mediatypes=true", REGISTRY.reference(&name));
+    for option in &case.options {
+        if let BuildOption::Annotation(annotation) = option {
+            let (place, annotation) = annotation.split_once(':').unwrap_or(("", annotation));
+            let place = if place.is_empty() { String::new() } else { format!("-{place}") };
+            output.push_str(&format!(",annotation{place}.{annotation}"));
+        }
+    }
     let mut build = buildkit
         .build(&context)
         .dockerfile(&context.join(&case.name))
-        .push(&REGISTRY.reference(&name))
+        .option(&output)
         .option("--opt=attest:provenance=disabled=true")
         // A step that was carried out for another case has the times of that one's files.
         .option("--no-cache");
@@ -50,12 +60,32 @@ fn ask(buildkit: &BuildKit, case: &Case, area: &str, number: usize) -> Vec<Strin
                 fs::write(&file, value).unwrap();
                 build.option(&format!("--secret=id={id},src={}", file.display()))
             }
-            BuildOption::Context(name, place) if place.contains("://") => {
-                build.option(&format!("--opt=context:{name}={place}"))
+            BuildOption::Context(name, Context::Address(address)) => {
+                build.option(&format!("--opt=context:{name}={address}"))
             }
-            BuildOption::Context(name, place) => build
+            BuildOption::Context(name, Context::Directory(place)) => build
                 .option(&format!("--opt=context:{name}=local:{name}"))
                 .option(&format!("--local={name}={}", context.join(place).display())),
+            BuildOption::Context(name, Context::Layout(image)) => {
+                let layout = images::layout(image, directory.path());
+                let digest = images::digest_in(&layout);
+                // The name may be one that no store can have.
+                let store = format!("store{}", images::digest_in(&layout).trim_start_matches("sha256:"));
+                build
+                    .option(&format!("--oci-layout={store}={}", layout.display()))
+                    .option(&format!("--opt=context:{name}=oci-layout://{store}@{digest}"))
+            }
+            // BuildKit itself has no such context: buildx builds the target, and gives what came of it.
+            BuildOption::Context(name, Context::Target(stage)) => {
+                let other = REGISTRY.reference(&format!("theirs/{area}-{number}-{name}:1"));
+                let asked = buildkit.build(&context).dockerfile(&context.join(&case.name)).target(stage);
+                let asked = asked.push(&other).option("--opt=attest:provenance=disabled=true");
+                if let Err(log) = asked.option("--no-cache").run() {
+                    return vec![answer::of_error(place(&log)), format!("# {}", message(&log, buildkit))];
+                }
+                build.option(&format!("--opt=context:{name}=docker-image://{other}"))
+            }
+            BuildOption::Annotation(_) => build,
         };
     }
     match build.run() {
@@ -79,7 +109,7 @@ fn place(log: &str) -> Option<(usize, usize)> {
 /// What BuildKit says of an error, for those who read the answers: without the places where it was this time.
 fn message(log: &str, buildkit: &BuildKit) -> String {
     let line = log.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or("no message");
-    let mut line = line.replace(REGISTRY.address(), "registry.example.com");
+    let mut line = web::hide(line).replace(REGISTRY.address(), "registry.example.com");
     let state = buildkit.directory().display().to_string();
     while let Some(start) = line.find(&state) {
         let word = line[start..].split_whitespace().next().unwrap_or_default();

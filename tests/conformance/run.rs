@@ -1,9 +1,9 @@
 //! Our side: the binary builds a case.
 
 use super::answer;
-use super::case::{BuildOption, Case};
+use super::case::{BuildOption, Case, Context};
 use super::files;
-use super::images::REGISTRY;
+use super::images::{self, REGISTRY};
 use super::support::{Cofferdam, Scratch};
 
 /// The binary, and the state that the builds of an area share.
@@ -47,11 +47,17 @@ impl Ours {
                     std::fs::write(&file, value).unwrap();
                     command.arg(format!("--secret=id={id},src={}", file.display()))
                 }
-                BuildOption::Context(name, place) if place.contains("://") => {
-                    command.arg(format!("--build-context={name}={place}"))
-                }
+                BuildOption::Annotation(annotation) => command.args(["--annotation", annotation]),
                 BuildOption::Context(name, place) => {
-                    command.arg(format!("--build-context={name}={}", context.join(place).display()))
+                    let place = match place {
+                        Context::Directory(place) => context.join(place).display().to_string(),
+                        Context::Address(address) => address.clone(),
+                        Context::Target(stage) => format!("target:{stage}"),
+                        Context::Layout(image) => {
+                            format!("oci-layout://{}:it", images::layout(image, directory.path()).display())
+                        }
+                    };
+                    command.arg(format!("--build-context={name}={place}"))
                 }
             };
         }

@@ -24,13 +24,14 @@ pub struct TestImage {
     base: Option<String>,
     layer: tar::Builder<File>,
     config: Vec<(&'static str, Value)>,
+    platform: Option<(&'static str, &'static str)>,
 }
 
 impl TestImage {
     /// On nothing.
     pub fn scratch() -> Self {
         let layer = tar::Builder::new(tempfile::tempfile().expect("a temporary file"));
-        Self { base: None, layer, config: Vec::new() }
+        Self { base: None, layer, config: Vec::new(), platform: None }
     }
 
     /// On a base that is in the registry it will be put in.
@@ -69,6 +70,12 @@ impl TestImage {
         self
     }
 
+    /// For another architecture and variant of Linux; there need not be a variant.
+    pub fn platform(mut self, architecture: &'static str, variant: &'static str) -> Self {
+        self.platform = Some((architecture, variant));
+        self
+    }
+
     /// Puts it into `registry` as `name` (`repository:tag`); gives the full reference.
     pub fn push(self, registry: &Registry, name: &str) -> String {
         let (mut manifest, mut config) = match &self.base {
@@ -90,6 +97,12 @@ impl TestImage {
         config["history"].as_array_mut().expect("a history").push(json!({"created_by": "a test"}));
         for (key, value) in self.config {
             config["config"][key] = value;
+        }
+        if let Some((architecture, variant)) = self.platform {
+            config["architecture"] = json!(architecture);
+            if !variant.is_empty() {
+                config["variant"] = json!(variant);
+            }
         }
         let config = serde_json::to_vec(&config).expect("JSON");
         manifest["config"]["digest"] = json!(sha256(&config));

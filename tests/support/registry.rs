@@ -229,7 +229,7 @@ impl Registry {
     }
 
     /// Makes blobs part of a repository, and a manifest its tag.
-    pub(super) fn put_image(&self, name: &str, blobs: &[String], manifest: &[u8]) {
+    pub fn put_image(&self, name: &str, blobs: &[String], manifest: &[u8]) {
         let (repository, tag) = name.rsplit_once(':').expect("a name with a tag");
         let root = self.storage().join("repositories").join(repository);
         for digest in blobs {

@@ -16,6 +16,7 @@ struct Page {
     content: Vec<u8>,
     last_modified: Option<String>,
     redirect: Option<String>,
+    headers: Vec<(String, String)>,
 }
 
 /// A request that was answered.
@@ -74,7 +75,14 @@ impl Web {
     /// Serves a file. Its entity tag is its digest.
     pub fn file(&self, path: &str, content: impl Into<Vec<u8>>, last_modified: Option<&str>) {
         let last_modified = last_modified.map(str::to_owned);
-        let page = Page { content: content.into(), last_modified, redirect: None };
+        let page = Page { content: content.into(), last_modified, ..Page::default() };
+        self.shared.pages.lock().unwrap().insert(path.to_owned(), page);
+    }
+
+    /// Serves a file with more headers.
+    pub fn file_with(&self, path: &str, content: impl Into<Vec<u8>>, headers: &[(&str, &str)]) {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let page = Page { content: content.into(), headers, ..Page::default() };
         self.shared.pages.lock().unwrap().insert(path.to_owned(), page);
     }
 
@@ -172,6 +180,9 @@ fn page(shared: &Shared, path: &str, headers: &BTreeMap<String, String>) -> (u16
     if let Some(time) = &page.last_modified {
         head += &format!("Last-Modified: {time}\r\n");
     }
+    for (name, value) in &page.headers {
+        head += &format!("{name}: {value}\r\n");
+    }
     if headers.get("if-none-match") == Some(&etag) {
         return (304, head, Vec::new());
     }
@@ -219,6 +230,8 @@ fn repository(
         .env("GIT_PROTOCOL", header("git-protocol"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        // It complains of repositories that tests want not to be there.
+        .stderr(Stdio::null())
         .spawn()?;
     let mut stdin = child.stdin.take().expect("it is piped");
     let writer = std::thread::spawn(move || drop(stdin.write_all(&sent)));

@@ -7,7 +7,7 @@
 //!   is kept beside it, as an account.
 //! - **tmpfs**: an empty directory, on disk.
 //! - **secret**: a file in memory. Its content is nowhere else, and neither in a key nor in a message.
-//! - **ssh**: a socket beside the root, from which [`crate::build::agent`] carries bytes to the agent of the build.
+//! - **ssh**: a socket beside the root, behind which [`crate::build::agent`] asks the agent of the build, or signs with the keys it was given.
 //!
 //! Of all of them nothing gets into a layer: a mount point that the image lacks goes again with the step, as in BuildKit.
 //!
@@ -19,7 +19,6 @@
 //! - a mount over `/etc` does not hide `/etc/resolv.conf`, `/etc/hosts` and `/etc/hostname`;
 //! - with `--network=none` there is no loopback device;
 //! - `--secret` with a variable that is not set is an error; `docker buildx` makes an empty secret of it;
-//! - `--ssh` takes agents and no keys.
 
 mod cache;
 
@@ -32,7 +31,7 @@ use std::sync::Arc;
 
 use rustix::fs::{self as rfs, MemfdFlags, SealFlags};
 
-use crate::build::agent::Forwarded;
+use crate::build::agent::Served;
 use crate::build::error::BuildError;
 use crate::build::executor::Executor;
 use crate::build::fetch::blocking;
@@ -67,7 +66,7 @@ pub(super) struct Mounts {
     /// Variables that they give to the step.
     pub environment: Vec<(OsString, OsString)>,
     directories: Vec<MountedDirectory>,
-    _agents: Vec<Forwarded>,
+    _agents: Vec<Served>,
     caches: Vec<UsedCache>,
 }
 
@@ -215,14 +214,14 @@ impl Executor {
                         continue;
                     };
                     let directory = root.mounted_directory(Top { mode: DIRECTORY_MODE, uid: 0, gid: 0 })?;
-                    let started = Forwarded::start(root, &directory, agent.clone()).await;
-                    let (forwarded, what) = started.map_err(|source| {
+                    let started = Served::in_step(root, &directory, agent.clone()).await;
+                    let (served, what) = started.map_err(|source| {
                         let operation = "reach the SSH agent";
                         SandboxError::Host { operation, source }
                     })?;
                     root.set_file(what.as_fd(), attributes(file, AGENT_MODE))?;
                     mounts.directories.push(directory);
-                    mounts._agents.push(forwarded);
+                    mounts._agents.push(served);
                     StepMount { at, what: Arc::new(what), is_directory: false, read_only: false }
                 }
             };
