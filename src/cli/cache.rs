@@ -291,7 +291,7 @@ mod tests {
             format!("KEY             SIZE  AGE  STEP\n{}  1.5 MB   3d  RUN make\n", &key[..12])
         );
         let words = in_words(&super::tests::row(), 1_000_060);
-        assert!(words.contains("carried out  1m 0s ago; the image says 2026-11-21T00:00:00Z"), "{words}");
+        assert!(words.contains("carried out  1m 00s ago; the image says 2026-11-21T00:00:00Z"), "{words}");
         assert!(words.contains("above        "), "{words}");
     }
 }
