@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures_util::future::try_join_all;
 use tokio::sync::{OnceCell, Semaphore};
@@ -30,7 +30,7 @@ use crate::image::{Platform, Reference};
 use crate::layer::{LayerOptions, LayerWriter, Pool};
 use crate::plan::{Base, Operation, Plan, Remote, Source, Stage, StageIndex, Step};
 use crate::report::{Built, Event, Started};
-use crate::sandbox::{Protection, Sandbox, SandboxError};
+use crate::sandbox::{Emulators, Protection, Sandbox, SandboxError};
 use crate::store::Workspace;
 
 /// A layer that a step made, now or before.
@@ -61,21 +61,31 @@ pub(super) async fn build(
     let shared = Shared::new(&request, &services, workspace);
     let mut fetched = BTreeMap::new();
     let mut steps = 0;
+    let part_of = |platform: &Option<Platform>, steps_before| Part {
+        steps_before,
+        platform: platform.clone().filter(|_| several),
+    };
+    // Nobody wants to hear after the first platform's work that the second's cannot be done.
+    for platform in platforms.iter().skip(1) {
+        if platform.as_ref().is_some_and(|platform| !shared.emulators().can_run(&platform.architecture)) {
+            let part = part_of(platform, 0);
+            let request = of_platform(&request, platform);
+            let executor = Executor::of(part, request, &services, &text, &shared, &mut fetched).await?;
+            executor.refuse_foreign(&executor.needed_stages())?;
+        }
+    }
     // One after the other: what two platforms share has been made when the second comes to it.
     for platform in platforms {
-        let request = BuildRequest { platforms: platform.clone().into_iter().collect(), ..request.clone() };
-        let planned = inputs::plan(&request, &services, &text).await?;
-        bring::sources(&mut fetched, &planned.plan, &text, &request, &services, &shared.workspace).await?;
-        let part = Part { steps_before: steps, platform: platform.filter(|_| several) };
-        let given = Given { shared: shared.clone(), fetched: fetched.clone(), part };
-        let mut executor =
-            Executor::prepare(request, Arc::clone(&services), text.clone(), planned, given).await?;
+        let part = part_of(&platform, steps);
+        let request = of_platform(&request, &platform);
+        let mut executor = Executor::of(part, request, &services, &text, &shared, &mut fetched).await?;
         steps += executor.plan.stages.iter().map(|stage| stage.steps.len()).sum::<usize>();
         let needed = executor.needed_stages();
         let (executes, runs) = {
             let mut missing = executor.missing_steps(&needed).peekable();
             (missing.peek().is_some(), missing.any(|step| matches!(step.operation, Operation::Run(_))))
         };
+        executor.refuse_foreign(&needed)?;
         executor.executes = executes;
         let executor = Arc::new(executor);
         let image = executor.run(&needed, runs).await?;
@@ -89,6 +99,11 @@ pub(super) async fn build(
         written: outcome.written.iter().map(|path| path.display().to_string()).collect(),
     }));
     Ok(outcome)
+}
+
+/// What is asked for, for one of its platforms.
+fn of_platform(request: &BuildRequest, platform: &Option<Platform>) -> BuildRequest {
+    BuildRequest { platforms: platform.iter().cloned().collect(), ..request.clone() }
 }
 
 /// Which part of a build an executor carries out.
@@ -108,9 +123,18 @@ struct Shared {
     pusher: Option<Pusher>,
     pool: Pool,
     sandbox: Arc<OnceCell<Arc<Sandbox>>>,
+    emulators: LookedFor,
 }
 
+/// What runs the programs of other machines here, looked for when it is first asked for.
+type LookedFor = Arc<LazyLock<Emulators, Box<dyn FnOnce() -> Emulators + Send>>>;
+
 impl Shared {
+    /// What runs the programs of other machines here.
+    fn emulators(&self) -> &Emulators {
+        &self.emulators
+    }
+
     fn new(request: &BuildRequest, services: &Arc<Services>, workspace: Arc<Workspace>) -> Self {
         // What killed builds have left is in nobody's way: it is cleared away beside the work.
         let sweeping = services.store.clone();
@@ -119,7 +143,9 @@ impl Shared {
         let pushed: Vec<Reference> = request.outputs.iter().flat_map(Output::pushed_names).cloned().collect();
         let pusher = (!pushed.is_empty()).then(|| Pusher::new(services, &fetcher, pushed));
         let pool = Pool::new(NonZeroUsize::new(request.parallel).unwrap_or(NonZeroUsize::MIN));
-        Self { workspace, fetcher, pusher, pool, sandbox: Arc::default() }
+        let search = services.emulators.clone();
+        let emulators: LookedFor = Arc::new(LazyLock::new(Box::new(move || Emulators::find(&search))));
+        Self { workspace, fetcher, pusher, pool, sandbox: Arc::default(), emulators }
     }
 }
 
@@ -148,6 +174,7 @@ pub(super) struct Executor {
     /// The threads that compress; as many read files.
     pub(super) pool: Pool,
     sandbox: Arc<OnceCell<Arc<Sandbox>>>,
+    emulators: LookedFor,
     pusher: Option<Pusher>,
     /// Whether there is a step to be executed.
     pub(super) executes: bool,
@@ -158,6 +185,21 @@ pub(super) struct Executor {
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, BuildError>> + Send + 'a>>;
 
 impl Executor {
+    /// Plans a part of a build, brings what its steps take from elsewhere, and looks its keys up.
+    async fn of(
+        part: Part,
+        request: BuildRequest,
+        services: &Arc<Services>,
+        text: &Text,
+        shared: &Shared,
+        fetched: &mut BTreeMap<Remote, Origin>,
+    ) -> Result<Self, BuildError> {
+        let planned = inputs::plan(&request, services, text).await?;
+        bring::sources(fetched, &planned.plan, text, &request, services, &shared.workspace).await?;
+        let given = Given { shared: shared.clone(), fetched: fetched.clone(), part };
+        Self::prepare(request, Arc::clone(services), text.clone(), planned, given).await
+    }
+
     /// Opens the contexts, computes all keys and looks them up.
     async fn prepare(
         request: BuildRequest,
@@ -167,7 +209,8 @@ impl Executor {
         given: Given,
     ) -> Result<Self, BuildError> {
         let Planned { plan, images } = planned;
-        let Given { shared: Shared { workspace, fetcher, pusher, pool, sandbox }, fetched, part } = given;
+        let Given { shared, fetched, part } = given;
+        let Shared { workspace, fetcher, pusher, pool, sandbox, emulators } = shared;
         let store = services.store.clone();
         let threads = pool.threads();
         let contexts = Arc::new(Contexts::open(&request, text.path.as_deref(), &store, fetched, threads)?);
@@ -204,6 +247,7 @@ impl Executor {
             roots: Roots::new(workspace, services.launcher.clone(), services.keep_roots),
             pool,
             sandbox,
+            emulators,
             pusher,
             executes: true,
             turns,
@@ -386,7 +430,9 @@ impl Executor {
     pub(super) async fn sandbox(&self) -> Result<Arc<Sandbox>, BuildError> {
         let prepare = || async {
             let launcher = self.services.launcher.clone();
-            let sandbox = Arc::new(blocking(move || Ok(Sandbox::prepare(launcher)?)).await?);
+            let emulators = Emulators::clone(&self.emulators);
+            let sandbox = blocking(move || Ok(Sandbox::prepare(launcher)?.with_emulators(emulators))).await?;
+            let sandbox = Arc::new(sandbox);
             if self.request.require_isolation && sandbox.findings().protection() == Protection::None {
                 let what =
                     "steps are to be run only if the kernel confines them, and it has no usable Landlock";
@@ -395,6 +441,24 @@ impl Executor {
             Ok(sandbox)
         };
         self.sandbox.get_or_try_init(prepare).await.map(Arc::clone)
+    }
+
+    /// Refuses a RUN that must be executed above an image for another machine, if nothing here runs the programs of
+    /// that one. Above anything else the programs themselves will tell.
+    fn refuse_foreign(&self, needed: &BTreeSet<StageIndex>) -> Result<(), BuildError> {
+        for stage in self.plan.stages.iter().filter(|stage| needed.contains(&stage.index)) {
+            let missing = |(number, step): &(usize, &Step)| {
+                matches!(step.operation, Operation::Run(_)) && !self.is_known(stage.index, *number)
+            };
+            let Some((_, step)) = stage.steps.iter().enumerate().find(missing) else { continue };
+            let architecture = stage.config.platform().architecture;
+            if !self.base_layers_of(stage.index).is_empty() && !self.emulators.can_run(&architecture) {
+                let advice = self.emulators.advice(&architecture);
+                let error = SandboxError::Foreign { architecture };
+                return Err(self.located_with(step, error.into(), Some(advice)));
+            }
+        }
+        Ok(())
     }
 
     /// A writer of a layer as this build makes them.

@@ -15,7 +15,7 @@ use super::users;
 use crate::dockerfile::Network;
 use crate::plan::Run;
 use crate::report::{LiveStep, StepFailure, Stream};
-use crate::sandbox::{Exit, HOSTNAME, Root, Running, Sandbox, SandboxError, Step, StepFile};
+use crate::sandbox::{Exit, ForeignProgram, HOSTNAME, Root, Running, Sandbox, SandboxError, Step, StepFile};
 
 /// Lines of a failed step that its error repeats.
 const LAST_LINES: usize = 20;
@@ -33,7 +33,20 @@ pub(super) enum Ended {
         failure: StepFailure,
         /// The last lines it wrote.
         output: Vec<String>,
+        /// What may help.
+        hint: Option<String>,
     },
+}
+
+/// What a step is given besides its instruction.
+#[derive(Debug)]
+pub(super) struct Beside<'a> {
+    /// What is mounted.
+    pub mounts: &'a Mounts,
+    /// Whom it runs as.
+    pub user: &'a users::User,
+    /// What its image and its stage are made for.
+    pub architectures: Vec<String>,
 }
 
 /// Runs a step in `root`. Blocks until it has ended.
@@ -44,17 +57,17 @@ pub(super) fn run(
     sandbox: &Sandbox,
     root: &Root,
     run: &Run,
-    mounts: &Mounts,
-    user: &users::User,
+    beside: &Beside<'_>,
     live: &LiveStep,
     cancel: &Cancellation,
 ) -> Result<Ended, BuildError> {
+    let Beside { mounts, user, .. } = beside;
     root.take_snapshot()?;
     // Container engines make the working directory of a process where it is missing, and BuildKit gives it to the process.
     root.ensure_directory(Path::new(&run.directory), user.uid, user.gid)?;
     let last = Arc::new(Mutex::new(LastLines::default()));
     let ended =
-        sandbox.start(root, &step(run, mounts, user)).and_then(|running| watch(running, live, cancel, &last));
+        sandbox.start(root, &step(run, beside)).and_then(|running| watch(running, live, cancel, &last));
     mounts.keep(root)?;
     let output = last.lock().unwrap_or_else(PoisonError::into_inner).take();
     let failure = match ended {
@@ -63,11 +76,27 @@ pub(super) fn run(
         Ok(Exit::Status(status)) => StepFailure::ExitCode(status),
         Ok(Exit::Signal(signal)) => StepFailure::Signal(signal),
         Err(SandboxError::Program { program, source }) => {
-            StepFailure::Reason(format!("cannot execute `{}`: {}", program.display(), reason(&source)))
+            let foreign = sandbox.foreign_program(root);
+            let reason =
+                foreign.map_or_else(|| reason(&source), |foreign| format!("it is {}", kind_of(&foreign)));
+            StepFailure::Reason(format!("cannot execute `{}`: {reason}", program.display()))
         }
         Err(error) => return Err(error.into()),
     };
-    Ok(Ended::Failed { failure, output })
+    let hint = sandbox.foreign_program(root).map(|foreign| {
+        let advice = foreign.architecture.map(|architecture| sandbox.emulators().advice(architecture));
+        let advice = advice.map(|advice| format!("; {advice}")).unwrap_or_default();
+        format!("the step had no emulator for `{}`, which is {}{advice}", foreign.path, kind_of(&foreign))
+    });
+    Ok(Ended::Failed { failure, output, hint })
+}
+
+/// What a program of another machine is.
+fn kind_of(program: &ForeignProgram) -> String {
+    match program.architecture {
+        Some(architecture) => format!("a program for {architecture}"),
+        None => "a program for another machine".to_owned(),
+    }
 }
 
 fn reason(error: &std::io::Error) -> String {
@@ -78,7 +107,8 @@ fn reason(error: &std::io::Error) -> String {
     }
 }
 
-fn step(run: &Run, mounts: &Mounts, user: &users::User) -> Step {
+fn step(run: &Run, beside: &Beside<'_>) -> Step {
+    let Beside { mounts, user, architectures } = beside;
     let mut environment = run.environment.clone();
     for (name, value) in &run.hidden_environment {
         if !environment.iter().any(|(known, _)| known == name) {
@@ -114,6 +144,7 @@ fn step(run: &Run, mounts: &Mounts, user: &users::User) -> Step {
             .collect(),
         mounts: mounts.list.clone(),
         network: run.network != Network::None,
+        architectures: architectures.clone(),
     }
 }
 

@@ -62,6 +62,7 @@ const VERDICTS: &[(usize, Verdict)] = &[
     (nr::LSTAT, Trap),
     (nr::RT_SIGACTION, TrapAction),
     (nr::RT_SIGPROCMASK, TrapMask),
+    (nr::RT_SIGRETURN, Trap),
     (nr::ACCESS, Trap),
     (nr::MSYNC, Done),
     (nr::DUP, TrapHidden0),

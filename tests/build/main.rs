@@ -9,6 +9,7 @@ mod applications;
 mod commands;
 mod determinism;
 mod differential;
+mod emulation;
 mod faults;
 mod kept;
 mod kills;

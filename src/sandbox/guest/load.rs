@@ -91,7 +91,9 @@ pub fn program(stack: *mut usize, record: &ExecRecord) -> Jump {
     });
     keep_name(record);
     trap::install();
-    let program = match Mapped::map(take_program(record.program_fd)) {
+    let program = take_program(record.program_fd);
+    let mapped = if record.emulator_fd == 0 { program } else { record.emulator_fd };
+    let program = match Mapped::map(mapped) {
         Ok(mapped) => mapped,
         Err(_) => fail(b"cannot map the program"),
     };

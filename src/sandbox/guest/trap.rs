@@ -7,6 +7,8 @@ use super::state;
 
 /// The signal's number.
 pub const SIGSYS: usize = 31;
+/// The same in a signal mask.
+pub const SIGSYS_BIT: u64 = 1 << (SIGSYS - 1);
 /// `si_code` of a SIGSYS raised by a filter.
 const SYS_SECCOMP: i32 = 1;
 
@@ -121,6 +123,8 @@ fn pass_on(signal: i32, info: &Info, frame: &mut Frame) {
                 unsafe { core::mem::transmute(address) };
             // SAFETY: as above.
             unsafe { handler(signal, info, frame) }
+            // It may have changed the mask that holds from here on; see `calls::signals::sigreturn`.
+            frame.mask &= !SIGSYS_BIT;
         }
     }
 }

@@ -109,6 +109,7 @@ pub fn dispatch(number: usize, a: Arguments, frame: &mut Frame) -> Result {
 
         nr::RT_SIGACTION => signals::sigaction(a),
         nr::RT_SIGPROCMASK => signals::sigprocmask(a, frame),
+        nr::RT_SIGRETURN => signals::sigreturn(frame),
         nr::RT_SIGSUSPEND => signals::sigsuspend(a),
         nr::PPOLL => signals::with_mask(nr::PPOLL, a, 3),
         nr::EPOLL_PWAIT => signals::with_mask(nr::EPOLL_PWAIT, a, 4),
