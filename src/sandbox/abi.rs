@@ -284,6 +284,8 @@ pub struct Shared {
     pub foreign_machine: AtomicU32,
     /// The beginning of that program's path, NUL-terminated; four bytes a word.
     pub foreign_path: [AtomicU32; FOREIGN_PATH / 4],
+    /// Whether the step asked for a socket of the network that it has not.
+    pub network_refused: AtomicU32,
     /// See [`ExecSlot`].
     pub exec: [ExecSlot; EXEC_SLOTS],
     /// Owners, modes, devices and capabilities of files.

@@ -217,6 +217,11 @@ impl Sandbox {
         (word != 0).then_some(ForeignProgram { path, architecture })
     }
 
+    /// Whether the last step of `root` asked for a socket of the network, and had none.
+    pub fn wanted_network(&self, root: &Root) -> bool {
+        root.memory().shared().network_refused.load(Ordering::Relaxed) != 0
+    }
+
     /// Starts `step` in `root`. Steps of one root run one after the other.
     ///
     /// # Errors
@@ -238,6 +243,7 @@ impl Sandbox {
         let shared = root.memory().shared();
         shared.start_error.store(0, Ordering::Relaxed);
         shared.foreign_machine.store(0, Ordering::Relaxed);
+        shared.network_refused.store(0, Ordering::Relaxed);
 
         let mounted = supervise::encode(step.mounts.iter().map(StepMount::opened));
         let launch = || {
