@@ -165,13 +165,13 @@ impl Emulators {
         let Some(kind) = KINDS.iter().find(|kind| kind.architecture == architecture) else {
             return "cofferdam knows of no emulator for them".to_owned();
         };
-        if let Some(unusable) = self.unusable.iter().find(|one| one.architecture == architecture) {
-            return format!("`{}` cannot be used: {}", unusable.path.display(), unusable.why);
-        }
         if self.can_run(architecture) {
             return format!(
                 "build for `--platform=linux/{architecture}`: steps have the emulator of their own platform"
             );
+        }
+        if let Some(unusable) = self.unusable.iter().find(|one| one.architecture == architecture) {
+            return format!("`{}` cannot be used: {}", unusable.path.display(), unusable.why);
         }
         format!(
             "install `qemu-{0}-static` (Debian's package `qemu-user-static`), or name the directory that it is in with `--emulator-dir`",
