@@ -252,6 +252,8 @@ pub struct ExecRecord {
     pub program_fd: i32,
     /// The descriptor of the emulator that is to run it; 0 if it is this machine's.
     pub emulator_fd: i32,
+    /// The signals that are blocked for the program.
+    pub mask: u64,
     /// `AT_SECURE`
     pub secure: u32,
     /// The umask as the step knows it.

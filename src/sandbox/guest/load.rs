@@ -107,6 +107,7 @@ pub fn program(stack: *mut usize, record: &ExecRecord) -> Jump {
         make_executable(stack as usize);
     }
     name_thread(record);
+    StepMask::begin(record.mask);
     let entry = interpreter.as_ref().map_or(program.entry, |interpreter| interpreter.entry);
     Jump { entry, stack: stack as usize }
 }

@@ -74,6 +74,16 @@ impl StepMask {
         Self(mask)
     }
 
+    /// As the kernel has it.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Lays the mask that a program begins with on the thread.
+    pub fn begin(bits: u64) {
+        Self(bits & !SIGSYS_BIT).set();
+    }
+
     /// Makes a call that may wait, with the step's signals coming in.
     pub fn wait<T>(self, wait: impl FnOnce() -> T) -> T {
         self.set();
