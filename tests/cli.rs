@@ -297,6 +297,9 @@ fn doctor_runs_a_step_and_says_so() {
     assert!(
         report["machine"]["findings"].as_array().unwrap().iter().any(|finding| finding["name"] == "Landlock")
     );
+    let emulators = report["machine"]["emulators"]["found"].as_array().unwrap();
+    let arm64 = emulators.iter().find(|emulator| emulator["architecture"] == "arm64").unwrap();
+    assert_eq!(arm64["path"], "/usr/bin/qemu-aarch64-static");
     assert_eq!(report["hosts"], serde_json::json!([]));
 }
 

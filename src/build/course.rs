@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::assemble::Image;
 use super::bring;
 use super::error::BuildError;
-use super::executor::{Executor, Given, Part, Shared};
+use super::executor::{Executor, Given, LookedFor, Part, Shared};
 use super::explain::Explained;
 use super::fetch::Fetcher;
 use super::inputs::{self, Text, Told};
@@ -21,6 +21,7 @@ use crate::layer::Pool;
 use crate::plan::{Operation, Remote};
 use crate::registry::with_causes;
 use crate::report::{Built, Event};
+use crate::sandbox::Emulators;
 use crate::store::Workspace;
 
 /// Builds.
@@ -90,7 +91,9 @@ fn shared(
     let pusher = Pusher::new(services, &fetcher, pushed);
     let caches = Caches::open(request, services)?;
     let pool = Pool::new(NonZeroUsize::new(request.parallel).unwrap_or(NonZeroUsize::MIN));
-    Ok(Shared { workspace, fetcher, pusher, caches, pool, sandbox: Arc::default() })
+    let search = services.emulators.clone();
+    let emulators: LookedFor = Arc::new(LazyLock::new(Box::new(move || Emulators::find(&search))));
+    Ok(Shared { workspace, fetcher, pusher, caches, pool, sandbox: Arc::default(), emulators })
 }
 
 /// The platforms of a build, one after the other: what two of them share has been made when the second comes to it.
@@ -125,9 +128,28 @@ impl<'a> Course<'a> {
         Self { request, services, text, shared, platforms, several, fetched, contexts, told, steps: 0 }
     }
 
+    /// Refuses what a later platform's steps cannot be carried out for: nobody wants to hear of it after the first one's work.
+    async fn refuse_foreign(&mut self) -> Result<(), BuildError> {
+        let later: Vec<Option<Platform>> = self.platforms.as_slice().iter().skip(1).cloned().collect();
+        let can_run = |platform: &Platform| self.shared.emulators().can_run(&platform.architecture);
+        let foreign = |platform: &Option<Platform>| platform.as_ref().is_some_and(|one| !can_run(one));
+        let foreign: Vec<Option<Platform>> = later.into_iter().filter(foreign).collect();
+        for platform in foreign {
+            let executor = self.executor(platform).await?;
+            executor.refuse_foreign(&executor.needed_stages())?;
+        }
+        Ok(())
+    }
+
     /// An executor for the next platform, which knows what is known.
     async fn next(&mut self) -> Result<Option<Arc<Executor>>, BuildError> {
         let Some(platform) = self.platforms.next() else { return Ok(None) };
+        let executor = self.executor(platform).await?;
+        self.steps += executor.plan.stages.iter().map(|stage| stage.steps.len()).sum::<usize>();
+        Ok(Some(Arc::new(executor)))
+    }
+
+    async fn executor(&mut self, platform: Option<Platform>) -> Result<Executor, BuildError> {
         let platforms = platform.clone().into_iter().collect();
         let request = BuildRequest { platforms, ..self.request.clone() };
         let planned = inputs::plan(&request, self.services, self.text, &mut self.told).await?;
@@ -138,10 +160,7 @@ impl<'a> Course<'a> {
             .await?;
         let part = Part { steps_before: self.steps, platform: platform.filter(|_| self.several) };
         let given = Given { shared: self.shared.clone(), fetched: self.fetched.clone(), part };
-        let services = Arc::clone(self.services);
-        let executor = Executor::prepare(request, services, self.text.clone(), planned, given).await?;
-        self.steps += executor.plan.stages.iter().map(|stage| stage.steps.len()).sum::<usize>();
-        Ok(Some(Arc::new(executor)))
+        Executor::prepare(request, Arc::clone(self.services), self.text.clone(), planned, given).await
     }
 }
 
@@ -154,8 +173,10 @@ async fn attempt(
 ) -> Result<BuildOutcome, BuildError> {
     let mut course = Course::new(request, services, text, shared);
     let mut built: Vec<(Arc<Executor>, Image)> = Vec::new();
+    course.refuse_foreign().await?;
     while let Some(executor) = course.next().await? {
         let needed = executor.needed_stages();
+        executor.refuse_foreign(&needed)?;
         let runs = executor.missing_steps(&needed).any(|step| matches!(step.operation, Operation::Run(_)));
         let image = executor.run(&needed, runs).await;
         executor.keep_trace();

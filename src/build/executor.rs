@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 
 use futures_util::future::try_join_all;
 use tokio::sync::{OnceCell, Semaphore};
@@ -29,9 +29,9 @@ use super::transfer::Origin;
 use crate::cache::LayerRecord;
 use crate::image::Platform;
 use crate::layer::{LayerOptions, LayerWriter, Pool};
-use crate::plan::{Base, Key, Plan, Remote, Source, Stage, StageIndex, Step};
+use crate::plan::{Base, Key, Operation, Plan, Remote, Source, Stage, StageIndex, Step};
 use crate::report::{Event, Started};
-use crate::sandbox::{Protection, Sandbox, SandboxError};
+use crate::sandbox::{Emulators, Protection, Sandbox, SandboxError};
 use crate::store::Workspace;
 
 /// A layer that a step made, now or before.
@@ -63,6 +63,17 @@ pub(super) struct Shared {
     pub caches: Caches,
     pub pool: Pool,
     pub sandbox: Arc<OnceCell<Arc<Sandbox>>>,
+    pub emulators: LookedFor,
+}
+
+/// What runs the programs of other machines here, looked for when it is first asked for.
+pub(super) type LookedFor = Arc<LazyLock<Emulators, Box<dyn FnOnce() -> Emulators + Send>>>;
+
+impl Shared {
+    /// What runs the programs of other machines here.
+    pub fn emulators(&self) -> &Emulators {
+        &self.emulators
+    }
 }
 
 /// What an executor is given besides its plan.
@@ -92,6 +103,7 @@ pub(super) struct Executor {
     /// The threads that compress; as many read files.
     pub(super) pool: Pool,
     sandbox: Arc<OnceCell<Arc<Sandbox>>>,
+    emulators: LookedFor,
     pusher: Pusher,
     pub(super) keeping: Keeping,
     /// Whether there is a step to be executed.
@@ -112,8 +124,8 @@ impl Executor {
         given: Given,
     ) -> Result<Self, BuildError> {
         let Planned { plan, images } = planned;
-        let Given { shared: Shared { workspace, fetcher, pusher, caches, pool, sandbox }, fetched, part } =
-            given;
+        let Given { shared, fetched, part } = given;
+        let Shared { workspace, fetcher, pusher, caches, pool, sandbox, emulators } = shared;
         let store = services.store.clone();
         let threads = pool.threads();
         let contexts = Arc::new(Contexts::open(&request, text.path.as_deref(), &store, fetched, threads)?);
@@ -147,6 +159,7 @@ impl Executor {
             roots: Roots::new(workspace, services.launcher.clone(), services.keep_roots),
             pool,
             sandbox,
+            emulators,
             pusher,
             keeping: Keeping::new(request.cache_to.len()),
             executes: false,
@@ -379,7 +392,9 @@ impl Executor {
     pub(super) async fn sandbox(&self) -> Result<Arc<Sandbox>, BuildError> {
         let prepare = || async {
             let launcher = self.services.launcher.clone();
-            let sandbox = Arc::new(blocking(move || Ok(Sandbox::prepare(launcher)?)).await?);
+            let emulators = Emulators::clone(&self.emulators);
+            let sandbox = blocking(move || Ok(Sandbox::prepare(launcher)?.with_emulators(emulators))).await?;
+            let sandbox = Arc::new(sandbox);
             if self.request.require_isolation && sandbox.findings().protection() == Protection::None {
                 let what =
                     "steps are to be run only if the kernel confines them, and it has no usable Landlock";
@@ -388,6 +403,24 @@ impl Executor {
             Ok(sandbox)
         };
         self.sandbox.get_or_try_init(prepare).await.map(Arc::clone)
+    }
+
+    /// Refuses a RUN that must be executed above an image for another machine, if nothing here runs the programs of
+    /// that one. Above anything else the programs themselves will tell.
+    pub(super) fn refuse_foreign(&self, needed: &BTreeSet<StageIndex>) -> Result<(), BuildError> {
+        for stage in self.plan.stages.iter().filter(|stage| needed.contains(&stage.index)) {
+            let missing = |(number, step): &(usize, &Step)| {
+                matches!(step.operation, Operation::Run(_)) && !self.is_known(stage.index, *number)
+            };
+            let Some((_, step)) = stage.steps.iter().enumerate().find(missing) else { continue };
+            let architecture = stage.config.platform().architecture;
+            if !self.base_layers_of(stage.index).is_empty() && !self.emulators.can_run(&architecture) {
+                let advice = self.emulators.advice(&architecture);
+                let error = SandboxError::Foreign { architecture };
+                return Err(self.located_with(step, error.into(), Some(advice)));
+            }
+        }
+        Ok(())
     }
 
     /// A writer of a layer as this build makes them.

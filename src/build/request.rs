@@ -13,6 +13,7 @@ use crate::image::{Descriptor, Digest, Platform, Reference, Repository};
 use crate::layer::Compression;
 use crate::registry::Client;
 use crate::report::Report;
+use crate::sandbox::EmulatorSearch;
 use crate::store::Store;
 
 /// A build, as asked for.
@@ -301,6 +302,8 @@ pub struct Services {
     pub launcher: PathBuf,
     /// Whether unpacked root filesystems are kept for the next build.
     pub keep_roots: bool,
+    /// Where emulators of other machines' programs are looked for.
+    pub emulators: EmulatorSearch,
 }
 
 /// An image that was built.

@@ -9,7 +9,7 @@ use super::keys::StepKey;
 use super::layers::Layer;
 use super::mounts;
 use super::roots::{Rooted, Whose};
-use super::run::{self, Ended};
+use super::run::{self, Beside, Ended};
 use super::transfer::{Origin, Reading, Selection, Target};
 use super::{directory, users};
 use crate::layer::{LayerBlob, Tree};
@@ -165,16 +165,19 @@ impl Executor {
         let ended = {
             let (root, live, run) = (Arc::clone(&root), Arc::clone(live), run.clone());
             let executor = Arc::clone(self);
+            let architectures =
+                vec![stage.platform.architecture.clone(), stage.config.platform().architecture];
             let cancellation = self.services.cancellation.clone();
             blocking(move || {
                 let user = look_up(&tree, &run.user)?;
-                run::run(&sandbox, &root, &run, &mounts, &user, &live, &cancellation)
+                let beside = Beside { mounts: &mounts, user: &user, architectures };
+                run::run(&sandbox, &root, &run, &beside, &live, &cancellation)
                     .map_err(|error| mounts::located(&run, error, &executor.text))
             })
             .await?
         };
-        if let Ended::Failed { failure, output } = ended {
-            return Err(self.step_failed(step, failure, &output));
+        if let Ended::Failed { failure, output, hint } = ended {
+            return Err(self.step_failed(step, failure, &output, hint));
         }
         let executor = Arc::clone(self);
         let blob = blocking(move || {

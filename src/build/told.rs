@@ -83,17 +83,30 @@ impl Executor {
     }
 
     /// The error of a step that ran and failed.
-    pub(super) fn step_failed(&self, step: &Step, failure: StepFailure, output: &[String]) -> BuildError {
+    pub(super) fn step_failed(
+        &self,
+        step: &Step,
+        failure: StepFailure,
+        output: &[String],
+        hint: Option<String>,
+    ) -> BuildError {
         let message = format!("`{}` failed: {failure}", first_line(&step.title));
         let mut finding = Diagnostic::error(message, step.span).label(failure.to_string());
-        if !output.is_empty() {
-            finding = finding.hint(format!("the last it wrote:\n{}", output.join("\n")));
+        let output = (!output.is_empty()).then(|| format!("the last it wrote:\n{}", output.join("\n")));
+        let hints: Vec<String> = hint.into_iter().chain(output).collect();
+        if !hints.is_empty() {
+            finding = finding.hint(hints.join("\n"));
         }
         BuildError::Step { finding: self.text.finding(finding), failure }
     }
 
     /// An error of a step, with the step's place.
     pub(super) fn located(&self, step: &Step, error: BuildError) -> BuildError {
+        self.located_with(step, error, None)
+    }
+
+    /// The same, with advice where the error itself gives none.
+    pub(super) fn located_with(&self, step: &Step, error: BuildError, advice: Option<String>) -> BuildError {
         match error {
             error @ (BuildError::Dockerfile(_) | BuildError::Step { .. } | BuildError::Cancelled) => error,
             BuildError::Refused { what, hint } => {
@@ -101,7 +114,7 @@ impl Executor {
             }
             error => {
                 let message = format!("`{}` cannot be carried out", first_line(&step.title));
-                let finding = self.text.finding(Diagnostic::error(message, step.span));
+                let finding = self.text.finding(Diagnostic::error(message, step.span).maybe_hint(advice));
                 BuildError::Setup { finding, source: Box::new(error) }
             }
         }

@@ -94,6 +94,9 @@ pub struct GlobalArgs {
     /// Where images, layers and the cache are kept [default: ~/.local/share/cofferdam, or what `doctor` finds]
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = EVERY)]
     state_dir: Option<PathBuf>,
+    /// Look here first for the emulators of other machines' programs, such as qemu-aarch64-static
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = EVERY)]
+    emulator_dir: Option<PathBuf>,
     /// How progress is shown: auto, tty, plain, json or quiet [default: auto]
     #[arg(long, global = true, value_name = "FORM", help_heading = EVERY)]
     progress: Option<String>,
@@ -108,8 +111,8 @@ pub struct GlobalArgs {
 impl GlobalArgs {
     /// As `settings` takes them.
     pub fn lower(self) -> GlobalFlags {
-        let Self { config, state_dir, progress, quiet, verbose } = self;
-        GlobalFlags { config, state_dir, progress, quiet, verbose }
+        let Self { config, state_dir, emulator_dir, progress, quiet, verbose } = self;
+        GlobalFlags { config, state_dir, emulator_dir, progress, quiet, verbose }
     }
 }
 

@@ -250,9 +250,10 @@ fn of_build(error: &BuildError) -> Kind {
 
 fn of_sandbox(error: &SandboxError) -> Kind {
     match error {
-        SandboxError::Unusable { .. } | SandboxError::Host { .. } | SandboxError::SupervisorLost => {
-            Kind::Sandbox
-        }
+        SandboxError::Unusable { .. }
+        | SandboxError::Foreign { .. }
+        | SandboxError::Host { .. }
+        | SandboxError::SupervisorLost => Kind::Sandbox,
         SandboxError::Program { .. } | SandboxError::MountPoint { .. } => Kind::Step,
     }
 }

@@ -8,6 +8,7 @@ use super::error::CliError;
 use crate::build::request::{Cancellation, Services};
 use crate::registry::Client;
 use crate::report::{Json, Plain, Quiet, Report, Reporter, Sink, Size, Style, SystemClock, Tty};
+use crate::sandbox::EmulatorSearch;
 use crate::settings::{
     Form, GlobalFlags, RegistryFlags, ReportSettings, Settings, StateSettings, Surroundings,
 };
@@ -84,7 +85,19 @@ impl Session {
             report: self.report.clone(),
             cancellation: self.cancellation.clone(),
             launcher: launcher(),
+            emulators: self.emulator_search()?,
         })
+    }
+
+    /// Where emulators of other machines' programs are looked for.
+    ///
+    /// # Errors
+    /// If the directory that was named for it is none.
+    pub fn emulator_search(&self) -> Result<EmulatorSearch, CliError> {
+        let directory = self.settings.emulator_directory()?;
+        let environment = &self.settings.surroundings().environment;
+        let path = environment.path(variables::PATH).unwrap_or_default().into();
+        Ok(EmulatorSearch { directory, path })
     }
 
     /// Whether standard output is read by people, on a terminal that shows colours.

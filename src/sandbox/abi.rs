@@ -36,8 +36,12 @@ pub const STEP_FD: i32 = 1004;
 pub const MOUNTED_FD: i32 = 1006;
 /// Most mounts of a step's own.
 pub const MAX_OWN_MOUNTS: usize = 32;
+/// The first of the emulators that the step has, one descriptor each.
+pub const EMULATOR_FD: i32 = MOUNTED_FD + MAX_OWN_MOUNTS as i32;
+/// Most emulators of a step: no machine runs programs of more kinds.
+pub const MAX_EMULATORS: usize = 4;
 /// First and last of the descriptors that a step must not see or close.
-pub const HIDDEN_FDS: (i32, i32) = (ROOT_FD, MOUNTED_FD + MAX_OWN_MOUNTS as i32 - 1);
+pub const HIDDEN_FDS: (i32, i32) = (ROOT_FD, EMULATOR_FD + MAX_EMULATORS as i32 - 1);
 
 /// Longest path the kernel takes, with its NUL.
 pub const PATH_MAX: usize = 4096;
@@ -92,6 +96,56 @@ pub struct Mount {
     pub own: u32,
     /// Inode of the stub that lies at the mount point (see [`super::ledger::inode_key`]); 0 if there is none.
     pub stub: u64,
+}
+
+/// What tells programs of one kind of machine from those of others: the beginning of an ELF file says it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Machine {
+    /// `e_machine`
+    pub number: u16,
+    /// `EI_CLASS`: 1 for 32 bits, 2 for 64.
+    pub class: u8,
+    /// `EI_DATA`: 1 if the lowest byte of a word comes first, 2 if the highest does.
+    pub order: u8,
+}
+
+impl Machine {
+    /// The machine that the file which begins with `header` is a program for; `None` if it is no ELF program.
+    pub fn of(header: &[u8]) -> Option<Self> {
+        const EXECUTABLE: u16 = 2;
+        const SHARED_OBJECT: u16 = 3;
+        let &[b'\x7f', b'E', b'L', b'F', class @ (1 | 2), order @ (1 | 2), 1, ..] = header else {
+            return None;
+        };
+        let half = |at: usize| {
+            let bytes = [*header.get(at)?, *header.get(at + 1)?];
+            Some(if order == 1 { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
+        };
+        let is_program = matches!(half(16)?, EXECUTABLE | SHARED_OBJECT);
+        is_program.then_some(Self { number: half(18)?, class, order })
+    }
+
+    /// All of it in a number, which is never 0.
+    pub fn to_word(self) -> u32 {
+        u32::from(self.number) | u32::from(self.class) << 16 | u32::from(self.order) << 24
+    }
+
+    /// The machine that [`Machine::to_word`] made this of.
+    pub fn from_word(word: u32) -> Self {
+        Self { number: word as u16, class: (word >> 16) as u8, order: (word >> 24) as u8 }
+    }
+}
+
+/// A program that runs those of another machine: qemu's user-mode emulator. It is at [`EMULATOR_FD`] and what is
+/// behind it, in this order.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Emulator {
+    /// Whose programs.
+    pub machine: Machine,
+    /// What it is called in its own arguments.
+    pub name: Text,
 }
 
 /// One instruction of a seccomp program (`struct sock_filter`).
@@ -149,6 +203,10 @@ pub struct StepBlock {
     pub last_bytes: [u8; 256],
     /// The mounts.
     pub mounts: [Mount; MAX_MOUNTS],
+    /// Number of emulators.
+    pub emulator_count: u32,
+    /// The emulators.
+    pub emulators: [Emulator; MAX_EMULATORS],
     /// Number of instructions of the filter.
     pub filter_length: u32,
     /// The filter, which the guest lays on itself before the first program.
@@ -171,6 +229,11 @@ impl StepBlock {
     pub fn mounts(&self) -> &[Mount] {
         self.mounts.get(..self.mount_count as usize).unwrap_or(&[])
     }
+
+    /// The emulators in use.
+    pub fn emulators(&self) -> &[Emulator] {
+        self.emulators.get(..self.emulator_count as usize).unwrap_or(&[])
+    }
 }
 
 /// Number of slots for processes that are in the middle of an `execve` at one time.
@@ -178,12 +241,19 @@ pub const EXEC_SLOTS: usize = 1024;
 /// Bytes of a slot: a page.
 pub const EXEC_SLOT_SIZE: usize = 4096;
 
+/// Bytes that are kept of the path of a program that could not be executed.
+pub const FOREIGN_PATH: usize = 256;
+
 /// What a process hands to its next program.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct ExecRecord {
     /// The descriptor of the program, which becomes [`PROGRAM_FD`].
     pub program_fd: i32,
+    /// The descriptor of the emulator that is to run it; 0 if it is this machine's.
+    pub emulator_fd: i32,
+    /// The signals that are blocked for the program.
+    pub mask: u64,
     /// `AT_SECURE`
     pub secure: u32,
     /// The umask as the step knows it.
@@ -212,6 +282,12 @@ pub struct ExecSlot {
 pub struct Shared {
     /// Why the first program could not be started: an errno, 0 if it could.
     pub start_error: AtomicU32,
+    /// The machine ([`Machine::to_word`]) of the first program that no emulator was there for; 0 if there was none.
+    pub foreign_machine: AtomicU32,
+    /// The beginning of that program's path, NUL-terminated; four bytes a word.
+    pub foreign_path: [AtomicU32; FOREIGN_PATH / 4],
+    /// Whether the step asked for a socket of the network that it has not.
+    pub network_refused: AtomicU32,
     /// See [`ExecSlot`].
     pub exec: [ExecSlot; EXEC_SLOTS],
     /// Owners, modes, devices and capabilities of files.
@@ -228,6 +304,26 @@ const _: () = assert!(core::mem::size_of::<ExecRecord>() <= EXEC_SLOT_SIZE - 8);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_machine_of_a_program_is_in_its_first_bytes() {
+        let header = |class: u8, order: u8, halves: [u8; 4]| {
+            let mut header = vec![0x7f, b'E', b'L', b'F', class, order, 1];
+            header.resize(16, 0);
+            header.extend(halves);
+            header
+        };
+        let machine = |number, class, order| Some(Machine { number, class, order });
+        assert_eq!(Machine::of(&header(2, 1, [3, 0, 183, 0])), machine(183, 2, 1));
+        assert_eq!(Machine::of(&header(2, 2, [0, 2, 0, 22])), machine(22, 2, 2));
+        assert_eq!(Machine::of(&header(1, 1, [2, 0, 40, 0])), machine(40, 1, 1));
+        assert_eq!(Machine::of(&header(1, 1, [1, 0, 40, 0])), None, "an object file");
+        assert_eq!(Machine::of(&header(3, 1, [2, 0, 40, 0])), None);
+        assert_eq!(Machine::of(&header(1, 1, [2, 0, 40, 0])[..19]), None);
+        assert_eq!(Machine::of(b"#!/bin/sh"), None);
+        let s390x = Machine { number: 22, class: 2, order: 2 };
+        assert_eq!(Machine::from_word(s390x.to_word()), s390x);
+    }
 
     #[test]
     fn a_slot_is_a_page_and_the_table_is_aligned() {

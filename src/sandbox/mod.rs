@@ -15,6 +15,7 @@
 //! end is reported; the wall holds even against a step that gets past the guest.
 
 pub mod abi;
+mod emulators;
 pub mod filter;
 pub mod ledger;
 pub mod nr;
@@ -39,6 +40,7 @@ use std::sync::atomic::Ordering;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use thiserror::Error;
 
+pub use emulators::{Emulator, EmulatorSearch, Emulators, Unusable};
 pub use probe::{Finding, Findings};
 pub use root::{Account, Filler, MountedDirectory, Owner, Root, RootError, RootFile, RootListing, Top};
 pub use step::{DEFAULT_PATH, HOSTNAME, Step, StepFile, StepMount};
@@ -57,6 +59,12 @@ pub enum SandboxError {
     Unusable {
         /// What is missing.
         what: String,
+    },
+    /// A step's image is made for another machine, and there is no emulator for its programs.
+    #[error("this machine cannot execute programs for {architecture}: it has no emulator for them")]
+    Foreign {
+        /// What images call that machine.
+        architecture: String,
     },
     /// Something on the host's side failed.
     #[error("cannot {operation}")]
@@ -108,6 +116,7 @@ pub struct Sandbox {
     /// Where the guest's code lies.
     code: (u64, u64),
     findings: Findings,
+    emulators: Emulators,
 }
 
 /// How a step ended.
@@ -117,6 +126,15 @@ pub enum Exit {
     Status(i32),
     /// Its first process was ended by this signal.
     Signal(i32),
+}
+
+/// A program of another machine that a step wanted to execute, for which it had no emulator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignProgram {
+    /// Its path as the step named it; cut where it is long.
+    pub path: String,
+    /// What images call the machine; `None` for one that is not known.
+    pub architecture: Option<&'static str>,
 }
 
 /// A step that runs. Dropped, it is killed with everything it has started.
@@ -145,7 +163,18 @@ impl Sandbox {
         }
         let code = sys::guest_code_range().map_err(host("read the embedded guest"))?;
         let guest = sys::guest_file().map_err(host("put the guest into memory"))?;
-        Ok(Self { launcher, guest, code, findings })
+        Ok(Self { launcher, guest, code, findings, emulators: Emulators::default() })
+    }
+
+    /// The same, with these emulators.
+    #[must_use]
+    pub fn with_emulators(self, emulators: Emulators) -> Self {
+        Self { emulators, ..self }
+    }
+
+    /// The emulators of this machine.
+    pub fn emulators(&self) -> &Emulators {
+        &self.emulators
     }
 
     /// What was found out about this machine.
@@ -175,6 +204,24 @@ impl Sandbox {
         Root::take_up(place, self.findings.owner()).map_err(host("take up a root filesystem again"))
     }
 
+    /// The first program of another machine that the last step of `root` wanted to execute and had no emulator for, if
+    /// there was one.
+    pub fn foreign_program(&self, root: &Root) -> Option<ForeignProgram> {
+        let shared = root.memory().shared();
+        let word = shared.foreign_machine.load(Ordering::Acquire);
+        let words = shared.foreign_path.iter().map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+        // The step could write anything there.
+        let path: Vec<u8> = words.flatten().take_while(|byte| *byte != 0).collect();
+        let path = String::from_utf8_lossy(&path).chars().filter(|letter| !letter.is_control()).collect();
+        let architecture = emulators::architecture_of(abi::Machine::from_word(word));
+        (word != 0).then_some(ForeignProgram { path, architecture })
+    }
+
+    /// Whether the last step of `root` asked for a socket of the network, and had none.
+    pub fn wanted_network(&self, root: &Root) -> bool {
+        root.memory().shared().network_refused.load(Ordering::Relaxed) != 0
+    }
+
     /// Starts `step` in `root`. Steps of one root run one after the other.
     ///
     /// # Errors
@@ -189,10 +236,14 @@ impl Sandbox {
             (directory, stubs)
         };
         let filter = filter::program(self.code, step.network);
-        let block = step::describe(root, &directory, stubs.keys(), step, &filter)
+        let emulators = self.emulators.for_step(&step.architectures);
+        let block = step::describe(root, &directory, stubs.keys(), step, &emulators, &filter)
             .map_err(host("describe the step to the sandbox"))?;
         root.memory().write_block(&block).map_err(host("describe the step to the sandbox"))?;
-        root.memory().shared().start_error.store(0, Ordering::Relaxed);
+        let shared = root.memory().shared();
+        shared.start_error.store(0, Ordering::Relaxed);
+        shared.foreign_machine.store(0, Ordering::Relaxed);
+        shared.network_refused.store(0, Ordering::Relaxed);
 
         let mounted = supervise::encode(step.mounts.iter().map(StepMount::opened));
         let launch = || {
@@ -224,6 +275,7 @@ impl Sandbox {
             let numbered = step.mounts.iter().enumerate();
             descriptors
                 .extend(numbered.map(|(number, mount)| (mount.what.as_fd(), step::own_descriptor(number))));
+            descriptors.extend(emulators.iter().map(|emulator| emulator.file()).zip(abi::EMULATOR_FD..));
             sys::pass_descriptors(&mut command, &descriptors);
             Ok((command.spawn()?, File::from(ours), stdout, stderr))
         };

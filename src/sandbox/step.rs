@@ -11,7 +11,10 @@ use std::sync::Arc;
 use rustix::fs::{self as rfs, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::abi::{MAX_MOUNTS, MAX_OWN_MOUNTS, MAX_TEXT, MOUNTED_FD, Mount, MountKind, StepBlock, Text};
+use super::abi::{
+    self, MAX_EMULATORS, MAX_MOUNTS, MAX_OWN_MOUNTS, MAX_TEXT, MOUNTED_FD, Mount, MountKind, StepBlock, Text,
+};
+use super::emulators::Emulator;
 use super::rules::credentials::Credentials;
 use super::wall::Opened;
 use super::{Root, sys};
@@ -59,6 +62,8 @@ pub struct Step {
     pub mounts: Vec<StepMount>,
     /// Whether it may use the network.
     pub network: bool,
+    /// What the machines are called whose programs it may execute, beside this one's: the image's own.
+    pub architectures: Vec<String>,
 }
 
 /// Something that is mounted for one step: it is not the image's, and nothing that is written there becomes so.
@@ -321,10 +326,11 @@ pub(super) fn describe(
     directory: &StepDirectory,
     stubs: &[u64],
     step: &Step,
+    emulators: &[&Emulator],
     filter: &[super::abi::Instruction],
 ) -> io::Result<Box<StepBlock>> {
     let mut block = sys::empty_block();
-    let StepBlock { text, mounts, filter: filter_room, .. } = &mut *block;
+    let StepBlock { text, mounts, emulators: emulator_room, filter: filter_room, .. } = &mut *block;
     let mut texts = Texts { room: text, used: 0 };
     let too_many =
         |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("the step has too many {what}"));
@@ -360,6 +366,10 @@ pub(super) fn describe(
             stub: *stub,
         };
     }
+    for (slot, emulator) in emulator_room.iter_mut().zip(emulators) {
+        let name = texts.add(emulator.name().as_bytes())?;
+        *slot = abi::Emulator { machine: emulator.machine(), name };
+    }
     let root_path = texts.add(root.path().as_os_str().as_bytes())?;
     let hostname = texts.add(HOSTNAME.as_bytes())?;
     let working_directory = texts.add(step.directory.as_os_str().as_bytes())?;
@@ -374,6 +384,7 @@ pub(super) fn describe(
     let own = || order.iter().map(|(mount, _)| mount).filter(|mount| mount.own.is_some());
     block.own_mounts = own().next().is_some().into();
     block.own_read_only = own().any(|mount| mount.read_only).into();
+    block.emulator_count = emulators.len().min(MAX_EMULATORS) as u32;
     block.filter_length = filter.len() as u32;
     (block.first_bytes, block.last_bytes) = (first_bytes, last_bytes);
     (block.root_path, block.hostname, block.directory) = (root_path, hostname, working_directory);

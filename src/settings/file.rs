@@ -23,8 +23,9 @@ const SYSTEM: &str = "/etc/cofferdam/config.toml";
 const USER: &str = "cofferdam/config.toml";
 
 /// The keys of the file itself.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "state-dir",
+    "emulator-dir",
     "progress",
     "verbose",
     "parallel",
@@ -48,6 +49,7 @@ pub struct ConfigFile {
     /// The file, if there is one.
     pub path: Option<PathBuf>,
     pub(super) state_dir: Option<Given<PathBuf>>,
+    pub(super) emulator_dir: Option<Given<PathBuf>>,
     pub(super) progress: Option<Given<String>>,
     pub(super) verbose: Option<Given<bool>>,
     pub(super) parallel: Option<Given<String>>,
@@ -161,6 +163,7 @@ impl Reader<'_> {
             let entry = Entry { key: key.get_ref().to_string(), value };
             match entry.key.as_str() {
                 "state-dir" => file.state_dir = self.path(&entry),
+                "emulator-dir" => file.emulator_dir = self.path(&entry),
                 "progress" => file.progress = self.text(&entry),
                 "verbose" => file.verbose = self.switch(&entry),
                 "parallel" => file.parallel = self.number(&entry),

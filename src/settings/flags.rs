@@ -10,6 +10,8 @@ pub struct GlobalFlags {
     pub config: Option<PathBuf>,
     /// `--state-dir`
     pub state_dir: Option<PathBuf>,
+    /// `--emulator-dir`
+    pub emulator_dir: Option<PathBuf>,
     /// `--progress`
     pub progress: Option<String>,
     /// `--quiet`

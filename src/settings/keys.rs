@@ -45,6 +45,13 @@ pub const GENERAL: &[Key] = &[
         "where images, layers and the cache are kept",
     ),
     key(
+        Some("--emulator-dir DIR"),
+        Some(variables::EMULATOR_DIR),
+        Some("emulator-dir"),
+        "none",
+        "look here first for the emulators of other machines' programs",
+    ),
+    key(
         Some("--progress FORM"),
         Some(variables::PROGRESS),
         Some("progress"),

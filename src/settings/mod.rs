@@ -98,6 +98,23 @@ impl Settings {
         state::resolve(&self.flags, &self.surroundings, &self.file)
     }
 
+    /// The directory in which emulators of other machines' programs are looked for first, if one is named.
+    ///
+    /// # Errors
+    /// If it is no directory.
+    pub fn emulator_directory(&self) -> Result<Option<std::path::PathBuf>, SettingsError> {
+        let flag =
+            self.flags.emulator_dir.clone().map(|path| Given::new(path, Origin::Flag("--emulator-dir")));
+        let variable = self.surroundings.environment.path(variables::EMULATOR_DIR);
+        let variable = variable.map(|path| Given::new(path, Origin::Variable(variables::EMULATOR_DIR)));
+        match flag.or(variable).or_else(|| self.file.emulator_dir.clone()) {
+            Some(Given { value, origin }) if !value.is_dir() => {
+                Err(error::Problem::new(value.display().to_string(), "is no directory").at(&origin))
+            }
+            given => Ok(given.map(|given| given.value)),
+        }
+    }
+
     /// How registries are reached.
     ///
     /// # Errors

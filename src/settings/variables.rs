@@ -7,6 +7,8 @@ pub const PREFIX: &str = "COFFERDAM_";
 pub const CONFIG: &str = "COFFERDAM_CONFIG";
 /// The state directory.
 pub const STATE_DIR: &str = "COFFERDAM_STATE_DIR";
+/// The directory in which emulators of other machines' programs are looked for first.
+pub const EMULATOR_DIR: &str = "COFFERDAM_EMULATOR_DIR";
 /// How progress is shown: `auto`, `tty`, `plain`, `json` or `quiet`.
 pub const PROGRESS: &str = "COFFERDAM_PROGRESS";
 /// Whether details are told: `1` or `0`.
@@ -36,9 +38,10 @@ pub const CACHE_REPO: &str = "COFFERDAM_CACHE_REPO";
 pub const CACHE_TTL: &str = "COFFERDAM_CACHE_TTL";
 
 /// All of ours.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 16] = [
     CONFIG,
     STATE_DIR,
+    EMULATOR_DIR,
     PROGRESS,
     VERBOSE,
     REGISTRY_MIRRORS,
@@ -74,6 +77,8 @@ pub const TERM: &str = "TERM";
 pub const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 /// Where the user's data are (XDG Base Directory Specification).
 pub const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
+/// The directories of programs, parted by colons.
+pub const PATH: &str = "PATH";
 /// Where temporary files are.
 pub const TMPDIR: &str = "TMPDIR";
 /// What says which letters a terminal shows, the first that is set (POSIX, "Environment Variables").

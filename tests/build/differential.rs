@@ -360,7 +360,7 @@ fn compare_with(
 }
 
 /// What is not equal in two layers.
-fn differ(theirs: &Layer, ours: &Layer) -> Vec<(String, String)> {
+pub(super) fn differ(theirs: &Layer, ours: &Layer) -> Vec<(String, String)> {
     let (theirs, ours) = (normal(theirs), normal(ours));
     let names: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
     names

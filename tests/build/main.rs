@@ -10,6 +10,7 @@ mod caches;
 mod commands;
 mod determinism;
 mod differential;
+mod emulation;
 mod explanations;
 mod faults;
 mod kept;

@@ -175,18 +175,13 @@ fn a_secret_is_found_by_its_step_and_by_nobody_else(#[case] uid: Option<u32>) {
 #[test]
 fn what_cannot_be_mounted_is_said_with_its_place() {
     let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
-    let cases: [(&str, i32, &[&str]); 8] = [
+    let cases: [(&str, i32, &[&str]); 7] = [
         (
             "--mount=type=secret,id=token,required",
             3,
             &["the secret `token` is required, and was not given", "Dockerfile:2:13"],
         ),
         ("--mount=type=ssh,required", 3, &["the SSH agent `default` is required", "--ssh default"]),
-        (
-            "--mount=type=tmpfs,target=/t,size=1m",
-            3,
-            &["`size` of a mount of type `tmpfs`", "Dockerfile:2:13"],
-        ),
         ("--mount=type=tmpfs,target=/", 3, &["nothing can be mounted at `/`"]),
         ("--mount=source=none,target=/x", 3, &["`/none` is not in the build context", "Dockerfile:2:13"]),
         (
@@ -320,6 +315,43 @@ RUN --mount=type=ssh,id=one ! ssh-add -D && ! ssh-add -q -d ed25519.pub && ! ssh
     }
     let locked = format!("--ssh=default={}", locked.display());
     build(&cofferdam, &registry, directory.path(), &[&locked]).failed(2, &["it has a passphrase", "ssh-add"]);
+}
+
+/// Pages count that hold something, once each; what is more fails the step, when it ends or while it runs.
+#[rstest]
+#[case::as_root(None)]
+#[case::without_privileges(Some(1000))]
+fn a_tmpfs_holds_no_more_than_its_size(#[case] uid: Option<u32>) {
+    let (registry, cofferdam) = (Registry::start(), builder(uid));
+    let with = |size: &str, command: &str| {
+        let mount = format!("--mount=type=tmpfs,target=/t,size={size}");
+        let directory = context(&format!("FROM busybox:1\nRUN {mount} {command}\n"), &[]);
+        build(&cofferdam, &registry, directory.path(), &[])
+    };
+    with(
+        "63k",
+        "head -c 65536 /dev/zero > /t/f && ln /t/f /t/g && truncate -s 1G /t/sparse && mkdir -p /t/a/b",
+    )
+    .succeeded();
+    with("0", "head -c 300000 /dev/zero > /t/f").succeeded();
+    let says: [&str; 3] = ["failed: `/t` is a tmpfs of 65.5 kB", "and the step has put", "Dockerfile:2:1"];
+    with("64k", "mkdir /t/a && head -c 300000 /dev/zero > /t/a/f").failed(4, &says);
+    let start = std::time::Instant::now();
+    with("64k", "head -c 300000 /dev/zero > /t/f; sleep 300").failed(4, &says);
+    assert!(start.elapsed() < Duration::from_secs(100), "it was not watched: {:?}", start.elapsed());
+    nothing_is_left(&state_directory(&cofferdam));
+}
+
+#[test]
+fn a_step_without_network_is_told_so() {
+    let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
+    let directory = context("FROM busybox:1\nRUN --network=none wget -q http://127.0.0.1:1/\n", &[]);
+    build(&cofferdam, &registry, directory.path(), &[])
+        .failed(4, &["`--network=none` gives none, not even on a loopback device"]);
+    let other = context("FROM busybox:1\nRUN --network=none false\n", &[]);
+    let failed = build(&cofferdam, &registry, other.path(), &[]);
+    failed.failed(4, &["exit code 1"]);
+    assert!(!failed.stderr.contains("loopback"), "{}", failed.stderr);
 }
 
 /// `docker.io`'s images from here.

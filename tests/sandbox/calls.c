@@ -38,6 +38,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
+#include <ucontext.h>
 #include <unistd.h>
 #include <utime.h>
 
@@ -304,6 +305,12 @@ static volatile sig_atomic_t caught; static sigjmp_buf jump;
 static void on_signal(int number) { caught = number; struct stat s; stat("/t/b", &s); }
 static void on_signal_jump(int number) { caught = number; siglongjmp(jump, 1); }
 
+/* Blocks everything for when it has returned. */
+static void fills(int number, siginfo_t *info, void *context)
+{
+	sigfillset(&((ucontext_t *)context)->uc_sigmask);
+}
+
 static void signals(void)
 {
 	say("# signals");
@@ -317,6 +324,7 @@ static void signals(void)
 	TRY(sigprocmask(SIG_UNBLOCK, &all, NULL)); mkfifo("/t/fifo", 0600); sigaction(SIGALRM, &action, NULL); struct itimerval timer = {{0, 0}, {0, 50000}}; setitimer(ITIMER_REAL, &timer, NULL); OPEN(open("/t/fifo", O_RDONLY)); say("caught %d in open", caught);
 	action.sa_handler = on_signal_jump; sigaction(SIGALRM, &action, NULL); for (int i = 0; i < 100; i++) { timer.it_value.tv_usec = 500; setitimer(ITIMER_REAL, &timer, NULL); if (!sigsetjmp(jump, 1)) for (;;) { struct stat s; stat("/t/p/../p/q/other", &s); stat("/proc/self/status", &s); } } say("jumped out of calls"); OPEN(open("/t/p/../b", O_RDONLY));
 	static char tiny[8192]; stack_t stack = {.ss_sp = tiny, .ss_size = sizeof tiny}; TRY(sigaltstack(&stack, NULL)); action.sa_handler = on_signal; action.sa_flags = SA_ONSTACK; sigaction(SIGUSR2, &action, NULL); raise(SIGUSR2); say("caught %d on a small stack", caught);
+	struct sigaction filling = {.sa_sigaction = fills, .sa_flags = SA_SIGINFO}; TRY(sigaction(SIGUSR2, &filling, NULL)); syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGUSR2); OPEN(open("/t/b", O_RDONLY)); sigprocmask(SIG_SETMASK, NULL, &seen); say("a handler has blocked USR1 %d", sigismember(&seen, SIGUSR1)); sigemptyset(&seen); TRY(sigprocmask(SIG_SETMASK, &seen, NULL));
 	sigset_t sys; sigemptyset(&sys); sigaddset(&sys, SIGSYS); TRY(sigprocmask(SIG_BLOCK, &sys, NULL)); OPEN(open("/t/b", O_RDONLY)); TRY(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)); OPEN(open("/proc/self/status", O_RDONLY)); TRY(fsync(1) < -1); sync();
 }
 

@@ -18,8 +18,16 @@ pub fn tests() -> Vec<Test> {
 /// # Panics
 /// If there is no compiler.
 pub fn compile(source: &str, options: &[&str], to: &Path) {
+    compile_with("gcc", source, options, to);
+}
+
+/// The same with a compiler for another machine.
+///
+/// # Panics
+/// If there is no such compiler.
+pub fn compile_with(compiler: &str, source: &str, options: &[&str], to: &Path) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sandbox").join(source);
-    let mut gcc = Command::new("gcc");
+    let mut gcc = Command::new(compiler);
     gcc.args(["-O1", "-w", "-pthread"]).args(options).arg("-o").arg(to).arg(source);
     assert!(gcc.status().expect("gcc").success(), "{gcc:?} has failed");
 }
@@ -34,7 +42,7 @@ fn calls_answer_as_the_kernel_does() {
     let remove = ["/bin/rm", "-rf", "/t"];
     let commands: [&[&str]; 3] = [&["/calls-static"], &remove, &["/calls-dynamic"]];
     let steps = commands.map(|arguments| scenario::Command::new(arguments.iter().copied())).into();
-    let scenario = Scenario { layers, steps };
+    let scenario = Scenario::new(layers, steps);
     let expected = native::run(&scenario);
     for (index, what) in [(0, "static"), (2, "dynamic")] {
         let said = expected.steps[index].stdout.lines().collect::<Vec<_>>();

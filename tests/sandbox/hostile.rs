@@ -42,7 +42,7 @@ fn nothing_outside_is_reached(user: As) {
     let mut layers = base::layers("library/busybox:1");
     layers.push(base::programs(directory.path(), &[("hostile", &program)]));
     let arguments = ["/hostile".to_owned(), outside.path().display().to_string(), bystander.id().to_string()];
-    let outcome = runner::run(user, &Scenario { layers, steps: vec![Command::new(arguments)] });
+    let outcome = runner::run(user, &Scenario::new(layers, vec![Command::new(arguments)]));
 
     let alive = bystander.try_wait().unwrap().is_none();
     let state = fs::read_to_string(format!("/proc/{}/stat", bystander.id())).unwrap_or_default();

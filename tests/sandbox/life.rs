@@ -26,7 +26,7 @@ pub fn tests() -> Vec<Test> {
 const USERS: [As; 2] = [As::Root, As::Unprivileged];
 
 fn scenario(steps: Vec<Command>) -> Scenario {
-    Scenario { layers: base::layers("library/busybox:1"), steps }
+    Scenario::new(base::layers("library/busybox:1"), steps)
 }
 
 fn run(user: As, steps: Vec<Command>) -> Vec<StepOutcome> {
@@ -122,8 +122,7 @@ fn mount_points_are_given() {
     let layer = base::programs(context.path(), &[("etc/busybox", busybox)]);
     let steps = vec![Command::new(["/etc/busybox", "true"]), Command::new(["/etc/busybox", "touch", "/new"])];
     for user in USERS {
-        let outcomes =
-            runner::run(user, &Scenario { layers: vec![layer.clone()], steps: steps.clone() }).steps;
+        let outcomes = runner::run(user, &Scenario::new(vec![layer.clone()], steps.clone())).steps;
         for (outcome, expected) in outcomes.iter().zip(expected) {
             assert_eq!(outcome.exit, Ending::Status(0), "{}", outcome.stderr);
             let entry = |(path, change): (&String, &Change)| match change {

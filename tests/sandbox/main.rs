@@ -16,6 +16,7 @@ mod support;
 
 mod base;
 mod calls;
+mod foreign;
 mod hostile;
 mod life;
 mod native;
@@ -36,7 +37,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut trials = Vec::new();
-    for (name, test) in [calls::tests(), life::tests(), hostile::tests()].into_iter().flatten() {
+    for (name, test) in
+        [calls::tests(), foreign::tests(), life::tests(), hostile::tests()].into_iter().flatten()
+    {
         trials.push(trial(name.to_owned(), test));
     }
     for (name, base) in programs::BASES {

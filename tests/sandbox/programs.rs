@@ -60,9 +60,20 @@ pub const BASES: [(&str, &[Row]); 6] = [
 /// # Panics
 /// With every difference, if there is one.
 pub fn run(image: &str, rows: &[Row]) {
-    let steps = rows.iter().map(|row| Command::shell(row.script).user(row.user, row.user)).collect();
-    let scenario = Scenario { layers: base::layers(&format!("library/{image}")), steps };
-    let scenario = &scenario;
+    let rows: Vec<&Row> = rows.iter().collect();
+    beside_native(&Scenario::new(base::layers(&format!("library/{image}")), steps(&rows)), &rows);
+}
+
+/// The steps that carry rows out.
+pub fn steps(rows: &[&Row]) -> Vec<Command> {
+    rows.iter().map(|row| Command::shell(row.script).user(row.user, row.user)).collect()
+}
+
+/// Carries a scenario out, whose steps are `rows`, in all ways at once.
+///
+/// # Panics
+/// With every difference, if there is one.
+pub fn beside_native(scenario: &Scenario, rows: &[&Row]) {
     let [native, root, unprivileged] = std::thread::scope(|scope| {
         let ways: [fn(&Scenario) -> Outcome; 3] = [
             native::run,

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cofferdam::layer::{self, LayerOptions, LayerReader, LayerWriter, Node, Pool};
-use cofferdam::sandbox::{Exit, Root, Sandbox, SandboxError, Step, sys};
+use cofferdam::sandbox::{EmulatorSearch, Emulators, Exit, Root, Sandbox, SandboxError, Step, sys};
 use cofferdam::store::Store;
 use tempfile::TempDir;
 
@@ -86,6 +86,9 @@ pub fn run_if_asked() -> bool {
 fn carry_out(place: &Path, scenario: &Scenario) -> Outcome {
     sys::set_umask(0o022);
     let sandbox = Sandbox::prepare(std::env::current_exe().expect("this program")).expect("a sandbox");
+    // Where the package has them, whatever this process's own path is.
+    let emulators = Emulators::find(&EmulatorSearch { directory: None, path: "/usr/bin".into() });
+    let sandbox = sandbox.with_emulators(emulators);
     let root = sandbox.create_root(&place.join("root")).expect("a root");
     let store = Store::open(place.join("store")).expect("a store");
     for layer in &scenario.layers {
@@ -93,11 +96,19 @@ fn carry_out(place: &Path, scenario: &Scenario) -> Outcome {
         root.apply(&mut reader).expect("the layer is applied");
         reader.finish().expect("a whole layer");
     }
-    let steps = scenario.steps.iter().map(|command| step(&sandbox, &root, &store, command)).collect();
+    let steps = scenario.steps.iter();
+    let steps =
+        steps.map(|command| step(&sandbox, &root, &store, command, &scenario.architectures)).collect();
     Outcome { protection: format!("{:?}", sandbox.findings().protection()), steps }
 }
 
-fn step(sandbox: &Sandbox, root: &Root, store: &Store, command: &scenario::Command) -> StepOutcome {
+fn step(
+    sandbox: &Sandbox,
+    root: &Root,
+    store: &Store,
+    command: &scenario::Command,
+    architectures: &[String],
+) -> StepOutcome {
     root.take_snapshot().expect("a snapshot");
     let step = Step {
         arguments: command.arguments.iter().map(Into::into).collect(),
@@ -111,6 +122,7 @@ fn step(sandbox: &Sandbox, root: &Root, store: &Store, command: &scenario::Comma
         files: Vec::new(),
         mounts: Vec::new(),
         network: true,
+        architectures: architectures.to_vec(),
     };
     let start = Instant::now();
     let running = sandbox.start(root, &step).expect("the step is started");

@@ -17,6 +17,15 @@ pub struct Scenario {
     /// Layers of the root, lowest first.
     pub layers: Vec<PathBuf>,
     pub steps: Vec<Command>,
+    /// What the machines are called whose programs are in the root; none for this one's.
+    pub architectures: Vec<String>,
+}
+
+impl Scenario {
+    /// A scenario of programs of this machine.
+    pub fn new(layers: Vec<PathBuf>, steps: Vec<Command>) -> Self {
+        Self { layers, steps, architectures: Vec::new() }
+    }
 }
 
 /// One step.

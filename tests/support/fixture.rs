@@ -12,7 +12,8 @@ pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
-/// Where a part that `fixtures/provision` builds lies: `bases`, `runc`, `containerd`, `buildkit`, `kubernetes` or `distribution`.
+/// Where a part that `fixtures/provision` builds lies: `bases`, `foreign`, `runc`, `containerd`, `buildkit`, `kubernetes` or
+/// `distribution`.
 ///
 /// # Panics
 /// If it has not been built; the message is the command that does.

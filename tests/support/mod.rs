@@ -10,6 +10,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs, missing_debug_implementations)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+mod binfmt;
 mod buildah;
 mod buildkit;
 mod cluster;
@@ -24,6 +25,7 @@ mod scratch;
 mod user;
 mod web;
 
+pub use binfmt::Binfmt;
 pub use buildah::Buildah;
 pub use buildkit::{Build, BuildKit, Built};
 pub use cluster::{Cluster, Level, Namespace, Pod};

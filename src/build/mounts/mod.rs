@@ -5,15 +5,17 @@
 //!   copy. Files of a context are as COPY gives them, those of a stage or an image as they are there.
 //! - **cache**: a directory of the store that outlives the build ([`crate::store::CacheDirectory`]). What its files are to steps
 //!   is kept beside it, as an account.
-//! - **tmpfs**: an empty directory, on disk.
+//! - **tmpfs**: an empty directory, on disk. Nothing without privilege can hold it to its `size`, so what is in it is counted
+//!   while the step runs ([`Mounts::overfull`]), and the step is killed when it is more.
 //! - **secret**: a file in memory. Its content is nowhere else, and neither in a key nor in a message.
 //! - **ssh**: a socket beside the root, behind which [`crate::build::agent`] asks the agent of the build, or signs with the keys it was given.
 //!
 //! Of all of them nothing gets into a layer: a mount point that the image lacks goes again with the step, as in BuildKit.
 //!
 //! # Differences
-//! - `size` of a tmpfs is refused; so is `source` of a cache without `from`, which BuildKit does not find in a cache that begins
-//!   empty;
+//! - a step that puts more into a tmpfs than its `size` fails, within a fifth of a second or when it ends; from BuildKit its
+//!   program gets `ENOSPC`, and may live with it;
+//! - `source` of a cache without `from` is refused, which BuildKit does not find in a cache that begins empty;
 //! - a mount point inside of a cache goes with the step, too; BuildKit leaves a directory in the cache, and while the step runs
 //!   nobody else uses that cache;
 //! - a mount over `/etc` does not hide `/etc/resolv.conf`, `/etc/hosts` and `/etc/hostname`;
@@ -42,6 +44,7 @@ use crate::build::transfer::{Selection, TransferError};
 use crate::context::clean;
 use crate::dockerfile::{Diagnostic, Diagnostics, FileAttributes, Mount, Span, quote};
 use crate::plan::{Run, RunMount, Source, Transfer};
+use crate::report::bytes;
 use crate::sandbox::abi::MAX_OWN_MOUNTS;
 use crate::sandbox::{MountedDirectory, Root, SandboxError, StepMount, Top};
 use crate::store::Store;
@@ -49,6 +52,8 @@ use cache::UsedCache;
 
 /// The permissions of a file system in memory, as the kernel makes it.
 const TMPFS_MODE: u32 = 0o1777;
+/// What a file system in memory gives out.
+const PAGE: u64 = 4096;
 /// The permissions of a directory that nobody has said any of.
 const DIRECTORY_MODE: u32 = 0o755;
 /// Those of a secret.
@@ -66,8 +71,19 @@ pub(super) struct Mounts {
     /// Variables that they give to the step.
     pub environment: Vec<(OsString, OsString)>,
     directories: Vec<MountedDirectory>,
+    /// Which of them may hold how many bytes, and where they are seen.
+    limits: Vec<Limit>,
     _agents: Vec<Served>,
     caches: Vec<UsedCache>,
+}
+
+/// How much a directory may hold.
+#[derive(Debug)]
+struct Limit {
+    /// Its number among the directories.
+    directory: usize,
+    bytes: u64,
+    at: PathBuf,
 }
 
 /// Where a mount is seen: absolute and clean. `None` for what has no file.
@@ -97,12 +113,6 @@ pub(super) fn unsupported(run: &Run) -> Option<Diagnostic> {
             return Some(Diagnostic::error(message, *span));
         }
         match mount {
-            Mount::Tmpfs { size: Some(_), .. } => {
-                let message =
-                    "`size` of a mount of type `tmpfs` cannot be kept to: nothing is really mounted";
-                let hint = "leave it out: the directory is on disk, and removed after the step";
-                Some(Diagnostic::error(message, *span).hint(hint))
-            }
             Mount::Cache { from: None, source, .. } if clean(&format!("/{source}")) != "/" => {
                 let message = format!("there is no {} in a cache that begins empty", quote(source));
                 Some(Diagnostic::error(message, *span).hint("say with `from` what the cache begins with"))
@@ -173,8 +183,17 @@ impl Executor {
                     mounts.directories.push(directory);
                     StepMount { at, what: Arc::new(what), is_directory, read_only: !writable }
                 }
-                Mount::Tmpfs { read_only, .. } => {
+                Mount::Tmpfs { read_only, size, .. } => {
                     let directory = root.mounted_directory(Top { mode: TMPFS_MODE, uid: 0, gid: 0 })?;
+                    // To the kernel a size of 0 is none, and others are whole pages.
+                    if let Some(size) = size.filter(|size| *size != 0) {
+                        let bytes = size.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+                        mounts.limits.push(Limit {
+                            directory: mounts.directories.len(),
+                            bytes,
+                            at: at.clone(),
+                        });
+                    }
                     let what = Arc::new(directory.directory().try_clone_to_owned().map_err(host)?);
                     mounts.directories.push(directory);
                     StepMount { at, what, is_directory: true, read_only: *read_only }
@@ -262,6 +281,23 @@ impl Executor {
 }
 
 impl Mounts {
+    /// Whether there is anything whose size is to be watched.
+    pub fn are_limited(&self) -> bool {
+        !self.limits.is_empty()
+    }
+
+    /// What is wrong if a directory holds more than it may.
+    pub fn overfull(&self) -> Option<String> {
+        self.limits.iter().find_map(|Limit { directory, bytes: limit, at }| {
+            // What cannot be counted now is counted the next time, or when the step has ended.
+            let used = self.directories.get(*directory)?.usage().ok()?;
+            (used > *limit).then(|| {
+                let (used, limit) = (bytes(used), bytes(*limit));
+                format!("`{}` is a tmpfs of {limit}, and the step has put {used} there", at.display())
+            })
+        })
+    }
+
     /// After the step, whether it failed or not: keeps what it has made of its caches.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::image::Platform;
-use crate::sandbox::{Finding, Findings, Protection};
+use crate::sandbox::{EmulatorSearch, Emulators, Finding, Findings, Protection};
 use crate::settings::Settings;
 
 /// What is known of the machine.
@@ -17,6 +17,7 @@ pub(super) struct Machine {
     pub summary: String,
     pub isolation: Protection,
     pub findings: Vec<Finding>,
+    pub emulators: Emulators,
     /// Why no step can run, if none can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub obstacle: Option<String>,
@@ -27,7 +28,7 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Finds out.
-    pub fn examine(settings: &Settings) -> Self {
+    pub fn examine(settings: &Settings, emulators: &EmulatorSearch) -> Self {
         let findings = Findings::gather();
         let kernel = rustix::system::uname();
         let surroundings = settings.surroundings();
@@ -40,6 +41,7 @@ impl Machine {
             isolation: findings.protection(),
             obstacle: findings.obstacle(),
             findings: findings.list().to_vec(),
+            emulators: Emulators::find(emulators),
             config_file: settings.file().path.as_ref().map(|path| path.display().to_string()),
         }
     }

@@ -62,7 +62,7 @@ struct Report {
 pub(super) async fn run(arguments: DoctorArgs, session: &Session) -> Result<(), CliError> {
     let hosts = arguments.hosts.iter().map(|text| login::host(Some(text))).collect::<Result<Vec<_>, _>>()?;
     let settings = session.settings.registry(&arguments.registry.lower())?;
-    let machine = Machine::examine(&session.settings);
+    let machine = Machine::examine(&session.settings, &session.emulator_search()?);
     let state = StateReport::examine(session);
     let trial = match (&machine.obstacle, state.directory()) {
         (Some(obstacle), _) => Trial::not_possible(obstacle),

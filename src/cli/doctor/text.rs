@@ -6,6 +6,7 @@ use super::registries::{Answer, HostReport, Registries};
 use super::state::StateReport;
 use super::{Machine, Report};
 use crate::report::bytes;
+use crate::sandbox::{Emulators, Unusable};
 
 /// A line that is as it should be.
 const GOOD: &str = "ok  ";
@@ -57,6 +58,27 @@ fn machine(out: &mut String, version: &str, machine: &Machine) -> std::fmt::Resu
         if !finding.good {
             writeln!(out, "        it means: {}", finding.meaning)?;
         }
+    }
+    emulators(out, &machine.emulators)
+}
+
+/// Whose programs `RUN` can execute besides this machine's. That there are none is as it should be on most machines.
+fn emulators(out: &mut String, emulators: &Emulators) -> std::fmt::Result {
+    let found = emulators.found();
+    if found.is_empty() {
+        writeln!(out, "  {GOOD}  other machines' programs: none can be executed, there is no emulator")?;
+    } else {
+        writeln!(
+            out,
+            "  {GOOD}  other machines' programs: executed by emulators of {} architectures",
+            found.len()
+        )?;
+    }
+    for emulator in found {
+        writeln!(out, "        {}: {}", emulator.architecture, emulator.path.display())?;
+    }
+    for Unusable { architecture, path, why } in emulators.unusable() {
+        writeln!(out, "        {architecture}: not {}: {why}", path.display())?;
     }
     Ok(())
 }

@@ -83,6 +83,7 @@ fn attempt(store: &Store) -> Result<Trial, TrialError> {
             files: Vec::new(),
             mounts: Vec::new(),
             network: true,
+            architectures: Vec::new(),
         };
         let running = sandbox.start(&root, &step)?;
         let read = |file: &File| -> io::Result<String> {

@@ -5,6 +5,8 @@
 
 use core::arch::{asm, global_asm};
 
+use super::abi::Machine;
+
 /// One system call.
 ///
 /// # Safety
@@ -102,6 +104,9 @@ const _: () = assert!(core::mem::offset_of!(Frame, rip) == 168);
 const _: () = assert!(core::mem::offset_of!(Frame, mask) == 296);
 
 impl Frame {
+    /// Where the mask is in it.
+    pub const MASK: usize = core::mem::offset_of!(Self, mask);
+
     /// The arguments of the system call that was trapped.
     pub fn arguments(&self) -> [usize; 6] {
         [self.rdi, self.rsi, self.rdx, self.upper[2], self.upper[0], self.upper[1]]
@@ -112,11 +117,21 @@ impl Frame {
         self.rax = value as usize;
     }
 
+    /// Where the stack was at the call.
+    pub fn stack(&self) -> usize {
+        self.rsp
+    }
+
+    /// Makes the thread continue at another place.
+    pub fn set_instruction(&mut self, instruction: usize) {
+        self.rip = instruction;
+    }
+
     /// Makes the thread continue on another stack.
     pub fn set_stack(&mut self, stack: usize) {
         self.rsp = stack;
     }
 }
 
-/// ELF's number of this architecture.
-pub const ELF_MACHINE: u16 = 62;
+/// What programs of this machine say of themselves.
+pub const NATIVE: Machine = Machine { number: 62, class: 2, order: 1 };

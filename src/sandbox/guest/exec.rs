@@ -1,18 +1,22 @@
 //! execve(2): checks the program as the kernel would, works out who the process will be, and executes the guest,
-//! which finds all that in a slot of the shared memory.
+//! which finds all that in a slot of the shared memory. A program of another machine is run by an emulator: to the guest
+//! that one is the program that is mapped, and to everybody else the process runs what was asked for.
 
 use core::sync::atomic::Ordering;
 
-use super::abi::{EXEC_SLOTS, ExecRecord, ExecSlot, GUEST_FD};
-use super::arch::ELF_MACHINE;
+use super::abi::{
+    EMULATOR_FD, EXEC_SLOTS, Emulator, ExecRecord, ExecSlot, FOREIGN_PATH, GUEST_FD, Machine,
+};
+use super::arch::NATIVE;
 use super::file::FdPath;
 use super::kernel::*;
+use super::mounts;
 use super::nr;
 use super::resolve::{self, Last};
 use super::rules::access::{EXECUTE, permission};
 use super::rules::credentials::{FileCapabilities, Program};
 use super::rules::mode;
-use super::shared::table;
+use super::shared::{block, table};
 use super::state;
 use super::trap::StepMask;
 use super::user;
@@ -42,8 +46,76 @@ pub fn execute(
         drop(file);
         return run_script(&run, &header, argv);
     }
-    check_elf(&file.fd, header.get(..length).unwrap_or(&[]))?;
-    enter_guest(&run, &file, argv)
+    start(&run, &file, header.get(..length).unwrap_or(&[]), argv, emulated_path(&run))
+}
+
+/// Executes a program that is no script: itself, or the emulator of its machine, which finds it at `path`.
+fn start(run: &Run, file: &Executable, header: &[u8], argv: usize, path: CString) -> Result {
+    let machine = Machine::of(header).ok_or(ENOEXEC)?;
+    if machine == NATIVE {
+        check_interpreter(machine, &file.fd, header)?;
+        return enter_guest(run, file, argv, 0);
+    }
+    let known = block().emulators().iter().zip(EMULATOR_FD..).find(|(emulator, _)| emulator.machine == machine);
+    let Some((emulator, number)) = known else {
+        note_foreign(machine, run);
+        return Err(ENOEXEC);
+    };
+    check_interpreter(machine, &file.fd, header)?;
+    emulate(run, file, argv, path, (emulator, number))
+}
+
+/// Executes the emulator, with the arguments that tell it what it is to run: `qemu -0 ARGV0 PATH ARGUMENTS`.
+#[inline(never)]
+fn emulate(
+    run: &Run,
+    file: &Executable,
+    argv: usize,
+    path: CString,
+    (emulator, number): (&Emulator, i32),
+) -> Result {
+    let count = count(argv)?;
+    let own_name = if count == 0 { path as usize } else { user::read(argv)? };
+    let mut vector = Vector::new(count.max(1) + 4)?;
+    vector.push(mounts::text(emulator.name) as usize);
+    vector.push(c"-0".as_ptr() as usize);
+    vector.push(own_name);
+    vector.push(path as usize);
+    for index in 1..count {
+        vector.push(user::read(argv + index * size_of::<usize>())?);
+    }
+    vector.push(0);
+    enter_guest(run, file, vector.address(), number)
+}
+
+/// The path by which an emulator opens the program: as given, unless it goes through a descriptor, which may be closed by
+/// then, or would be taken for an option. Then it is the link that the guest has lead to the program.
+fn emulated_path(run: &Run) -> CString {
+    let by_itself = |path: &[u8]| {
+        let beside = [&b"-"[..], b"/proc/", b"/dev/fd/"].iter().any(|start| path.starts_with(start));
+        !path.is_empty() && !beside
+    };
+    if run.directory == AT_FDCWD && user::path_bytes(run.path).is_ok_and(by_itself) {
+        run.path
+    } else {
+        c"/proc/self/exe".as_ptr().cast()
+    }
+}
+
+/// Tells the host of a program that nobody here can run, if it is the first.
+fn note_foreign(machine: Machine, run: &Run) {
+    let table = table();
+    let word = machine.to_word();
+    if table.foreign_machine.compare_exchange(0, word, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        return;
+    }
+    let mut path = [0; FOREIGN_PATH];
+    let _ = name_program(run, &mut path);
+    for (slot, bytes) in table.foreign_path.iter().zip(path.chunks_exact(4)) {
+        let mut word = [0; 4];
+        word.copy_from_slice(bytes);
+        slot.store(u32::from_le_bytes(word), Ordering::Relaxed);
+    }
 }
 
 /// What was asked for.
@@ -141,7 +213,6 @@ fn run_script(run: &Run, first: &[u8; HEADER], argv: usize) -> Result {
             *lines.get_mut(level + 1).ok_or(ELOOP)? = header;
             continue;
         }
-        check_elf(&file.fd, header.get(..length).unwrap_or(&[]))?;
         let count = count(argv)?;
         let mut vector = Vector::new(used + count + 1)?;
         for pointer in prefix.get(..used).unwrap_or(&[]).iter().rev() {
@@ -151,7 +222,8 @@ fn run_script(run: &Run, first: &[u8; HEADER], argv: usize) -> Result {
             vector.push(user::read(argv + index * size_of::<usize>())?);
         }
         vector.push(0);
-        return enter_guest(run, &file, vector.address());
+        let header = header.get(..length).unwrap_or(&[]);
+        return start(run, &file, header, vector.address(), interpreter);
     }
     Err(ELOOP)
 }
@@ -222,30 +294,38 @@ impl Drop for Vector {
     }
 }
 
-/// Refuses what is no program of this architecture, and one whose interpreter is not there: after the guest has been
-/// executed nobody is left to tell.
-fn check_elf(fd: &Fd, header: &[u8]) -> Result<()> {
-    const PT_INTERP: u32 = 3;
-    const PROGRAM_HEADER: usize = 56;
-    let half = |at: usize| header.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-    if !header.starts_with(b"\x7fELF\x02\x01") || half(18) != Some(ELF_MACHINE) || !matches!(half(16), Some(2 | 3)) {
-        return Err(ENOEXEC);
+/// Refuses a program whose ELF interpreter is not there: after the guest has been executed nobody is left to tell.
+fn check_interpreter(machine: Machine, fd: &Fd, header: &[u8]) -> Result<()> {
+    const PT_INTERP: u64 = 3;
+    /// Where numbers stand: the table of segments and its length, and of a segment its size, offset and length.
+    struct Places {
+        table: usize,
+        count: usize,
+        segment: usize,
+        offset: usize,
+        length: usize,
     }
-    let long = |at: usize| {
-        let bytes = header.get(at..at + 8)?;
-        let mut eight = [0; 8];
-        eight.copy_from_slice(bytes);
-        Some(u64::from_le_bytes(eight))
+    let (word, places) = match machine.class {
+        2 => (8, Places { table: 32, count: 56, segment: 56, offset: 8, length: 32 }),
+        _ => (4, Places { table: 28, count: 44, segment: 32, offset: 4, length: 16 }),
+    };
+    let number = |at: usize, size: usize| {
+        let bytes = header.get(at..at.checked_add(size)?)?;
+        let add = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
+        Some(if machine.order == 1 { bytes.iter().rev().fold(0, add) } else { bytes.iter().fold(0, add) })
     };
     // Linkers put the interpreter among the first headers; one further back is found missing by the loader.
-    let table = long(32).unwrap_or(0) as usize;
-    for index in 0..half(56).unwrap_or(0) as usize {
-        let at = table.saturating_add(index * PROGRAM_HEADER);
-        let Some(kind) = header.get(at..at.saturating_add(4)) else { break };
-        if kind != PT_INTERP.to_le_bytes() {
-            continue;
+    let table = number(places.table, word).unwrap_or(0) as usize;
+    for index in 0..number(places.count, 2).unwrap_or(0) as usize {
+        let at = table.saturating_add(index * places.segment);
+        match number(at, 4) {
+            None => break,
+            Some(PT_INTERP) => {}
+            Some(_) => continue,
         }
-        let (Some(offset), Some(length)) = (long(at + 8), long(at + 32)) else { break };
+        let (Some(offset), Some(length)) = (number(at + places.offset, word), number(at + places.length, word)) else {
+            break;
+        };
         let mut path = [0; HEADER];
         let room = path.get_mut(..(length as usize).min(HEADER - 1)).unwrap_or(&mut []);
         pread(fd.number(), room, offset)?;
@@ -255,8 +335,8 @@ fn check_elf(fd: &Fd, header: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The point of no return.
-fn enter_guest(run: &Run, file: &Executable, argv: usize) -> Result {
+/// The point of no return. `emulator` is the descriptor of the one that is to run the program, or 0.
+fn enter_guest(run: &Run, file: &Executable, argv: usize, emulator: i32) -> Result {
     let task = state::task();
     let (credentials, secure) = task.credentials.execute(&file.program);
     let slot = Slot::claim()?;
@@ -264,6 +344,8 @@ fn enter_guest(run: &Run, file: &Executable, argv: usize) -> Result {
     // SAFETY: the slot is ours, and large enough (checked where it is defined).
     unsafe {
         (&raw mut (*record).program_fd).write(file.fd.number());
+        (&raw mut (*record).emulator_fd).write(emulator);
+        (&raw mut (*record).mask).write(run.step.bits());
         (&raw mut (*record).secure).write(u32::from(secure));
         (&raw mut (*record).umask).write(task.umask);
         (&raw mut (*record).chrooted).write(task.chrooted);
@@ -272,7 +354,9 @@ fn enter_guest(run: &Run, file: &Executable, argv: usize) -> Result {
     }
     resolve::keep_over_exec(&file.fd)?;
     let arguments = [GUEST_FD as usize, EMPTY as usize, argv, run.envp, AT_EMPTY_PATH, 0];
-    let result = run.step.wait(|| call(nr::EXECVEAT, arguments));
+    // The step's signals stay blocked: a handler that ran now would leave what it noted in memory that goes with this
+    // program, as an emulator's does. What is pending finds the next one, which is given its mask when it begins.
+    let result = call(nr::EXECVEAT, arguments);
     drop(slot);
     result
 }

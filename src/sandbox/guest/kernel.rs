@@ -38,6 +38,7 @@ errno!(
     ENOEXEC = 8,
     ENODATA = 61,
     EOPNOTSUPP = 95,
+    EAFNOSUPPORT = 97,
 );
 
 /// The outcome of a call.

@@ -91,7 +91,9 @@ pub fn program(stack: *mut usize, record: &ExecRecord) -> Jump {
     });
     keep_name(record);
     trap::install();
-    let program = match Mapped::map(take_program(record.program_fd)) {
+    let program = take_program(record.program_fd);
+    let mapped = if record.emulator_fd == 0 { program } else { record.emulator_fd };
+    let program = match Mapped::map(mapped) {
         Ok(mapped) => mapped,
         Err(_) => fail(b"cannot map the program"),
     };
@@ -105,6 +107,7 @@ pub fn program(stack: *mut usize, record: &ExecRecord) -> Jump {
         make_executable(stack as usize);
     }
     name_thread(record);
+    StepMask::begin(record.mask);
     let entry = interpreter.as_ref().map_or(program.entry, |interpreter| interpreter.entry);
     Jump { entry, stack: stack as usize }
 }

@@ -7,6 +7,8 @@ use super::state;
 
 /// The signal's number.
 pub const SIGSYS: usize = 31;
+/// The same in a signal mask.
+pub const SIGSYS_BIT: u64 = 1 << (SIGSYS - 1);
 /// `si_code` of a SIGSYS raised by a filter.
 const SYS_SECCOMP: i32 = 1;
 
@@ -72,6 +74,16 @@ impl StepMask {
         Self(mask)
     }
 
+    /// As the kernel has it.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Lays the mask that a program begins with on the thread.
+    pub fn begin(bits: u64) {
+        Self(bits & !SIGSYS_BIT).set();
+    }
+
     /// Makes a call that may wait, with the step's signals coming in.
     pub fn wait<T>(self, wait: impl FnOnce() -> T) -> T {
         self.set();
@@ -121,6 +133,8 @@ fn pass_on(signal: i32, info: &Info, frame: &mut Frame) {
                 unsafe { core::mem::transmute(address) };
             // SAFETY: as above.
             unsafe { handler(signal, info, frame) }
+            // It may have changed the mask that holds from here on; see `calls::signals::sigreturn`.
+            frame.mask &= !SIGSYS_BIT;
         }
     }
 }

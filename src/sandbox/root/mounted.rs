@@ -5,14 +5,14 @@
 //! a ledger of its own; so the account that is written is made of three: what the ledger says now, what it said at the
 //! beginning, and what others have written meanwhile. What this build has changed counts, and else what the others say.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{CStr, OsStr, OsString};
 use std::io::{self, BufRead};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use rustix::fs::{self as rfs, AtFlags, Dir, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{self as rfs, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +68,60 @@ impl MountedDirectory {
         let _identity = FileIdentity::assume(self.owner.uid, self.owner.gid)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rfs::openat(&self.directory, OsStr::from_bytes(name), flags, Mode::empty())?)
+    }
+
+    /// The bytes that the files in it take on disk, each counted once. What goes away meanwhile is not counted, nor is a
+    /// file without a name.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn usage(&self) -> io::Result<u64> {
+        let _identity = FileIdentity::assume(self.owner.uid, self.owner.gid)?;
+        let mut usage = Usage { bytes: 0, linked: HashSet::new() };
+        usage.add(self.directory.as_fd(), c".", 0)?;
+        Ok(usage.bytes)
+    }
+}
+
+/// What files take, while they are counted.
+struct Usage {
+    bytes: u64,
+    /// Files of several names that were counted, by inode.
+    linked: HashSet<u64>,
+}
+
+impl Usage {
+    /// Directories are open on the way down; who nests them deeper than this deceives himself alone.
+    const DEEPEST: usize = 200;
+
+    fn add(&mut self, parent: BorrowedFd<'_>, name: &CStr, depth: usize) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = match rfs::openat(parent, name, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            // It went, or became something else. A mount point of a mount inside cannot be entered, and is empty.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for entry in Dir::read_from(&directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let stat = match rfs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                if depth < Self::DEEPEST {
+                    self.add(directory.as_fd(), name, depth + 1)?;
+                }
+            } else if stat.st_nlink <= 1 || self.linked.insert(stat.st_ino) {
+                self.bytes = self.bytes.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0) * 512);
+            }
+        }
+        Ok(())
     }
 }
 

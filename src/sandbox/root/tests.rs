@@ -382,6 +382,7 @@ fn with_stubs(root: &Root, act: impl FnOnce()) {
         files: Vec::new(),
         mounts: Vec::new(),
         network: true,
+        architectures: Vec::new(),
     };
     let directory = StepDirectory::create(root, &step).unwrap();
     let mut stubs = Stubs::lay(root, directory.fd.as_fd(), &directory.mounts).unwrap();

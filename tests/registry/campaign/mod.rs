@@ -172,6 +172,7 @@ impl Scene {
             cancellation: Cancellation::default(),
             launcher: Cofferdam::binary().to_owned(),
             keep_roots: false,
+            emulators: cofferdam::sandbox::EmulatorSearch::default(),
         }
     }
 

@@ -90,6 +90,7 @@ pub fn dispatch(number: usize, a: Arguments, frame: &mut Frame) -> Result {
         nr::CLOSE_RANGE => descriptors::close_range(a[0], a[1], a[2]),
         nr::GETDENTS64 => descriptors::getdents64(a[0], a[1], a[2]),
         nr::INOTIFY_ADD_WATCH => descriptors::inotify_add_watch(a[0], path(a[1]), a[2]),
+        nr::SOCKET => sockets::refuse(),
         nr::BIND => sockets::bind(a[0], a[1], a[2]),
         nr::CONNECT => sockets::connect(a[0], a[1], a[2], step),
         nr::SENDTO => sockets::sendto(a, step),
@@ -109,6 +110,7 @@ pub fn dispatch(number: usize, a: Arguments, frame: &mut Frame) -> Result {
 
         nr::RT_SIGACTION => signals::sigaction(a),
         nr::RT_SIGPROCMASK => signals::sigprocmask(a, frame),
+        nr::RT_SIGRETURN => signals::sigreturn(frame),
         nr::RT_SIGSUSPEND => signals::sigsuspend(a),
         nr::PPOLL => signals::with_mask(nr::PPOLL, a, 3),
         nr::EPOLL_PWAIT => signals::with_mask(nr::EPOLL_PWAIT, a, 4),

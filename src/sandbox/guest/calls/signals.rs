@@ -1,17 +1,14 @@
 //! Signals: SIGSYS is the guest's. It must never be blocked, ignored or handled by anybody else, and nobody should
 //! notice.
 
-use crate::arch::Frame;
+use crate::arch::{self, Frame};
 use crate::kernel::*;
 use crate::nr;
 use crate::state;
-use crate::trap::{Action, SIGSYS};
+use crate::trap::{Action, SIGSYS, SIGSYS_BIT};
 use crate::user;
 
 use super::Arguments;
-
-/// SIGSYS in a signal mask.
-const SIGSYS_BIT: u64 = 1 << (SIGSYS - 1);
 
 const SIG_BLOCK: usize = 0;
 const SIG_UNBLOCK: usize = 1;
@@ -57,6 +54,16 @@ pub fn sigprocmask(a: Arguments, frame: &mut Frame) -> Result {
         user::write(old, before)?;
     }
     frame.mask = after;
+    Ok(0)
+}
+
+/// Returns from a handler of the step, which may have changed the mask that is to hold then (qemu blocks everything until
+/// its loop has seen the signal): without SIGSYS, the next trap would end the process. The frame is at the stack's
+/// top, and the call is made anew from the guest's own code.
+pub fn sigreturn(frame: &mut Frame) -> Result {
+    let mask = frame.stack() + Frame::MASK;
+    user::write(mask, user::read::<u64>(mask)? & !SIGSYS_BIT)?;
+    frame.set_instruction(arch::guest_restorer as *const () as usize);
     Ok(0)
 }
 

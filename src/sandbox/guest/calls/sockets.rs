@@ -1,11 +1,14 @@
 //! Sockets that are named by a path.
 
+use core::sync::atomic::Ordering;
+
 use crate::file::{FdPath, Text, record_new};
 use crate::kernel::*;
 use crate::nr;
 use crate::resolve::{Last, node, parent};
 use crate::rules::access::{WRITE, permission};
 use crate::rules::mode;
+use crate::shared::table;
 use crate::state;
 use crate::trap::StepMask;
 use crate::user;
@@ -43,6 +46,12 @@ impl Address {
         let length = 2 + text.length() + 1;
         if fits { Ok((address, length)) } else { Err(ENAMETOOLONG) }
     }
+}
+
+/// A socket of the network, in a step that has none.
+pub fn refuse() -> Result {
+    table().network_refused.store(1, Ordering::Relaxed);
+    Err(EAFNOSUPPORT)
 }
 
 pub fn bind(socket: usize, address: usize, length: usize) -> Result {
