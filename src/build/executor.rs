@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use futures_util::future::try_join_all;
 use tokio::sync::{OnceCell, Semaphore};
@@ -26,7 +26,7 @@ use super::roots::Roots;
 use super::steps::sources;
 use super::told::tell_failure;
 use super::transfer::Origin;
-use crate::cache::LayerRecord;
+use crate::cache::{Explanation, LayerRecord};
 use crate::image::Platform;
 use crate::layer::{LayerOptions, LayerWriter, Pool};
 use crate::plan::{Base, Key, Operation, Plan, Remote, Source, Stage, StageIndex, Step};
@@ -106,6 +106,8 @@ pub(super) struct Executor {
     emulators: LookedFor,
     pusher: Pusher,
     pub(super) keeping: Keeping,
+    /// Why steps are missing, once it was found out.
+    pub(super) explanations: OnceLock<BTreeMap<(StageIndex, usize), Explanation>>,
     /// Whether there is a step to be executed.
     pub(super) executes: bool,
     /// Steps that are executed at one time.
@@ -162,6 +164,7 @@ impl Executor {
             emulators,
             pusher,
             keeping: Keeping::new(request.cache_to.len()),
+            explanations: OnceLock::new(),
             executes: false,
             turns,
             plan,
@@ -192,6 +195,7 @@ impl Executor {
                 }
             };
             futures_util::future::try_join(check, self.learn_traces()).await?;
+            self.explain_missing()?;
         }
         if let Some(pusher) = self.pusher().filter(|_| self.executes) {
             for layer in self.base_layers_of(self.plan.target) {
@@ -312,7 +316,7 @@ impl Executor {
         self.keep_files(key)?;
         // Of what is not looked up nothing is amiss.
         if !self.afresh.contains(&(stage.index, number)) {
-            self.tell_miss(&live, &place, key)?;
+            self.tell_miss(&live, stage, number);
         }
         self.keeping.executed.store(true, Ordering::Relaxed);
         let made = self.execute(stage, number, key, below, &live).await;

@@ -62,25 +62,19 @@ impl Explained {
 impl Executor {
     /// What would become of each step of the plan.
     pub(super) fn explain(&self) -> Result<Vec<Explained>, BuildError> {
+        self.explain_missing()?;
         let needed = self.needed_stages();
         let mut explained = Vec::new();
         for stage in &self.plan.stages {
             for number in 0..stage.steps.len() {
-                explained.extend(self.explain_step(stage, number, needed.contains(&stage.index))?);
+                explained.extend(self.explain_step(stage, number, needed.contains(&stage.index)));
             }
         }
         Ok(explained)
     }
 
-    fn explain_step(
-        &self,
-        stage: &Stage,
-        number: usize,
-        is_needed: bool,
-    ) -> Result<Option<Explained>, BuildError> {
-        let (Some(step), Some(key)) = (stage.steps.get(number), self.keys.get(stage.index, number)) else {
-            return Ok(None);
-        };
+    fn explain_step(&self, stage: &Stage, number: usize, is_needed: bool) -> Option<Explained> {
+        let (step, key) = (stage.steps.get(number)?, self.keys.get(stage.index, number)?);
         let at: (StageIndex, usize) = (stage.index, number);
         let fate = match self.known.get(&at) {
             Some(known) => Fate::Cached { from: known.from.clone() },
@@ -89,12 +83,11 @@ impl Executor {
                 Fate::Executed { reason: "nothing is looked up".to_owned(), changes: Vec::new() }
             }
             None => {
-                self.keep_files(key)?;
-                let (reason, changes) = self.why_missing(&self.place(stage, number), key)?;
+                let (reason, changes) = self.why_missing(stage, number).unwrap_or_default();
                 Fate::Executed { reason, changes }
             }
         };
-        Ok(Some(Explained { step: self.shown(stage, number, step), key: key.key.to_string(), fate }))
+        Some(Explained { step: self.shown(stage, number, step), key: key.key.to_string(), fate })
     }
 
     /// Tells what will become of each step.

@@ -1,11 +1,13 @@
 //! What is told of steps: what they are called, why they are executed, how they failed.
 
+use std::collections::BTreeMap;
+
 use super::error::BuildError;
 use super::executor::Executor;
 use super::keys::StepKey;
-use crate::cache::{FileList, Place};
+use crate::cache::{Explanation, FileList, Place};
 use crate::dockerfile::Diagnostic;
-use crate::plan::{Stage, Step};
+use crate::plan::{Base, KeyPart, Stage, Step};
 use crate::report::{self, Event, LiveStep, StepFailure};
 
 impl Executor {
@@ -51,35 +53,59 @@ impl Executor {
     /// its room.
     pub(super) fn keep_files(&self, key: &StepKey) -> Result<(), BuildError> {
         const MOST: usize = 20_000;
-        if let Some(selection) = key.selection.as_ref().filter(|selection| selection.files() <= MOST) {
+        let all = key.selection.iter().chain(key.mounts.values());
+        for selection in all.filter(|selection| selection.files() <= MOST) {
             self.caches.store().keep_files(&selection.digest(), || FileList(selection.list()))?;
         }
         Ok(())
     }
 
     /// Tells why a step was not found in the cache.
-    pub(super) fn tell_miss(&self, live: &LiveStep, place: &Place, key: &StepKey) -> Result<(), BuildError> {
-        if self.request.no_cache {
-            return Ok(());
+    pub(super) fn tell_miss(&self, live: &LiveStep, stage: &Stage, number: usize) {
+        if let Some((reason, changes)) = self.why_missing(stage, number) {
+            self.services.report.event(Event::CacheMiss { step: live.id(), reason, changes });
         }
-        let (reason, changes) = self.why_missing(place, key)?;
-        self.services.report.event(Event::CacheMiss { step: live.id(), reason, changes });
-        Ok(())
     }
 
     /// Why a step was not found, and the inputs that are not what they were.
-    pub(super) fn why_missing(
-        &self,
-        place: &Place,
-        key: &StepKey,
-    ) -> Result<(String, Vec<report::Change>), BuildError> {
-        let explanation = self.caches.store().explain(place, &key.parts)?;
+    pub(super) fn why_missing(&self, stage: &Stage, number: usize) -> Option<(String, Vec<report::Change>)> {
+        let explanation = self.explanations.get()?.get(&(stage.index, number))?;
         let changes = explanation.changes().iter().map(|change| report::Change {
             what: change.what.clone(),
             before: change.before.clone(),
             after: change.after.clone(),
         });
-        Ok((explanation.reason(), changes.collect()))
+        let reason = match (explanation, number, stage.base) {
+            (Explanation::Follows, 0, Base::Stage(_)) => {
+                "the stage that it is built upon has changed".to_owned()
+            }
+            (Explanation::Follows, 0, _) => "the base image has changed".to_owned(),
+            (explanation, ..) => explanation.reason(),
+        };
+        Some((reason, changes.collect()))
+    }
+
+    /// Finds out why steps are missing, before any of them is carried out and remembered.
+    pub(super) fn explain_missing(&self) -> Result<(), BuildError> {
+        let mut found = BTreeMap::new();
+        for stage in self.plan.stages.iter().filter(|_| !self.request.no_cache) {
+            let keys: Vec<&StepKey> =
+                (0..stage.steps.len()).filter_map(|number| self.keys.get(stage.index, number)).collect();
+            let missing = |number: &usize| !self.is_known(stage.index, *number);
+            if !(0..keys.len()).any(|number| missing(&number)) {
+                continue;
+            }
+            for key in &keys {
+                self.keep_files(key)?;
+            }
+            let parts: Vec<&[KeyPart]> = keys.iter().map(|key| key.parts.as_slice()).collect();
+            let place = self.place(stage, 0);
+            let explained = self.caches.store().explain(&place.dockerfile, &place.stage, &parts)?;
+            let explained = explained.into_iter().enumerate().filter(|(number, _)| missing(number));
+            found.extend(explained.map(|(number, explanation)| ((stage.index, number), explanation)));
+        }
+        let _ = self.explanations.set(found);
+        Ok(())
     }
 
     /// The error of a step that ran and failed.

@@ -91,13 +91,56 @@ const PREVIOUS: &str = "previous step";
 /// The field of a selection of files, whose value is the digest of their list.
 const FILES: &str = "files";
 
-pub(super) fn compare(
+/// Why the steps of a stage have no result: each is compared with the step that it most likely was the last time, which need not
+/// have had its number.
+pub(super) fn stage(
+    last: &[Vec<KeyPart>],
+    now: &[&[KeyPart]],
+    files: &dyn Fn(&Digest) -> Result<Option<FileList>, StoreError>,
+) -> Result<Vec<Explanation>, StoreError> {
+    let mut claimed: BTreeMap<usize, usize> = BTreeMap::new();
+    let nearest = |claimed: &BTreeMap<usize, usize>, number: usize, fits: &dyn Fn(&[KeyPart]) -> bool| {
+        let taken = |old: usize| claimed.values().any(|taken| *taken == old);
+        let fitting = last.iter().enumerate().filter(|(old, parts)| !taken(*old) && fits(parts));
+        fitting.map(|(old, _)| old).min_by_key(|old| old.abs_diff(number))
+    };
+    for (number, parts) in now.iter().enumerate() {
+        if let Some(old) = nearest(&claimed, number, &|old| essence(old) == essence(parts)) {
+            claimed.insert(number, old);
+        }
+    }
+    for (number, parts) in now.iter().enumerate() {
+        if !claimed.contains_key(&number)
+            && let Some(old) = nearest(&claimed, number, &|old| instruction(old) == instruction(parts))
+        {
+            claimed.insert(number, old);
+        }
+    }
+    let explain = |(number, parts): (usize, &&[KeyPart])| {
+        let last = claimed.get(&number).and_then(|old| last.get(*old));
+        compare(last.map(Vec::as_slice), parts, files)
+    };
+    now.iter().enumerate().map(explain).collect()
+}
+
+/// What a step does, without what it is done to.
+fn essence(parts: &[KeyPart]) -> Vec<(&str, &str)> {
+    let own = parts.iter().filter(|part| part.name != PREVIOUS && part.name != FILES);
+    own.map(|part| (part.name.as_str(), part.value.as_str())).collect()
+}
+
+fn instruction(parts: &[KeyPart]) -> Option<&str> {
+    parts.iter().find(|part| part.name == "instruction").map(|part| part.value.as_str())
+}
+
+fn compare(
     last: Option<&[KeyPart]>,
     now: &[KeyPart],
     files: &dyn Fn(&Digest) -> Result<Option<FileList>, StoreError>,
 ) -> Result<Explanation, StoreError> {
     let Some(last) = last else { return Ok(Explanation::New) };
-    let (before, after) = (by_name(last), by_name(now));
+    let (last, now) = (with_mounts(last), with_mounts(now));
+    let (before, after) = (by_name(&last), by_name(&now));
     let mut changes = Vec::new();
     for (name, value) in &before {
         match after.get(name) {
@@ -113,12 +156,45 @@ pub(super) fn compare(
         }
     }
     let follows = changes.iter().any(|change| change.what == PREVIOUS);
-    changes.retain(|change| change.what != PREVIOUS);
+    changes.retain(|change| change.what != PREVIOUS && change.before != change.after);
     Ok(match (changes.is_empty(), follows) {
         (false, _) => Explanation::Changed(changes),
         (true, true) => Explanation::Follows,
         (true, false) => Explanation::Gone,
     })
+}
+
+/// The fields with those of each mount as one, which is called by its target.
+fn with_mounts(parts: &[KeyPart]) -> Vec<KeyPart> {
+    let mut found: Vec<KeyPart> = Vec::new();
+    let mut mount: Vec<&KeyPart> = Vec::new();
+    let take = |mount: &mut Vec<&KeyPart>, found: &mut Vec<KeyPart>| {
+        let Some(kind) = mount.first().map(|part| part.value.clone()) else { return };
+        let target = mount.iter().find(|part| part.name == "mount target").map(|part| part.value.as_str());
+        let name = target
+            .filter(|target| !target.is_empty())
+            .map_or("mount".to_owned(), |at| format!("mount at {at}"));
+        let said =
+            |part: &&&KeyPart| part.name != "mount target" && !matches!(part.value.as_str(), "" | "no");
+        let words = mount.iter().skip(1).filter(said).map(|part| {
+            let name = part.name.trim_start_matches("mount ");
+            if part.value == "yes" { name.to_owned() } else { format!("{name} {}", part.value) }
+        });
+        let value = std::iter::once(kind).chain(words).collect::<Vec<_>>().join(", ");
+        found.push(KeyPart { name, value });
+        mount.clear();
+    };
+    for part in parts {
+        if part.name == "mount" {
+            take(&mut mount, &mut found);
+        }
+        match part.name == "mount" || part.name.starts_with("mount ") {
+            true => mount.push(part),
+            false => found.push(part.clone()),
+        }
+    }
+    take(&mut mount, &mut found);
+    found
 }
 
 /// Fields by name; several of one name by their number too.
@@ -145,7 +221,13 @@ fn change(name: &(&str, usize), before: Option<&str>, after: Option<&str>) -> Ch
         Ok(_) if name.0.starts_with("environment ") => "another value".to_owned(),
         _ => value.to_owned(),
     };
-    Change { what: name.0.to_owned(), before: before.map(shown), after: after.map(str::to_owned) }
+    let what = match name.0 {
+        "layer" => "how layers are written",
+        other => other,
+    };
+    // What is empty was not said.
+    let (before, after) = (before.filter(|value| !value.is_empty()), after.filter(|value| !value.is_empty()));
+    Change { what: what.to_owned(), before: before.map(shown), after: after.map(str::to_owned) }
 }
 
 /// The files that differ between two selections, if both lists are still known.
@@ -154,13 +236,14 @@ fn changed_files(
     after: &str,
     files: &dyn Fn(&Digest) -> Result<Option<FileList>, StoreError>,
 ) -> Result<Vec<Change>, StoreError> {
-    let load = |digest: &str| match digest.parse::<Digest>() {
-        Ok(digest) => files(&digest),
-        Err(_) => Ok(None),
-    };
+    // Of a mount the mode of its top follows.
+    let digest = |value: &str| value.split(' ').next().and_then(|word| word.parse::<Digest>().ok());
+    let load = |value: &str| digest(value).map_or(Ok(None), |digest| files(&digest));
     let (Some(before), Some(after)) = (load(before)?, load(after)?) else {
-        let what = "what it takes files from".to_owned();
-        return Ok(vec![Change { what, before: Some(before.to_owned()), after: Some(after.to_owned()) }]);
+        let of_context = digest(before).is_some() && digest(after).is_some();
+        let what = if of_context { "what it takes files from" } else { "the stage that it takes files from" };
+        let short = |value: &str| Some(value.trim_start_matches("sha256:").chars().take(12).collect());
+        return Ok(vec![Change { what: what.to_owned(), before: short(before), after: short(after) }]);
     };
     let mut changes = Vec::new();
     for (path, was) in &before.0 {

@@ -75,14 +75,26 @@ impl LocalCache {
         Ok(found)
     }
 
-    /// Why the step at `place`, whose key has the fields `parts`, has no result: what has changed since the last time.
+    /// Why the steps of a stage, whose keys have these fields, have no result: what has changed since the last time. To be asked
+    /// before the first of them is remembered anew.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub fn explain(&self, place: &Place, parts: &[KeyPart]) -> Result<Explanation, StoreError> {
-        let last: Option<Vec<KeyPart>> = self.store.record(TRACES, &place.key())?;
-        let files = |digest: &Digest| FileList::load(&self.store, digest);
-        explain::compare(last.as_deref(), parts, &files)
+    pub fn explain(
+        &self,
+        dockerfile: &str,
+        stage: &str,
+        now: &[&[KeyPart]],
+    ) -> Result<Vec<Explanation>, StoreError> {
+        /// Steps that the stage may have had besides.
+        const MORE: usize = 64;
+        let mut last = Vec::new();
+        for step in 0..now.len() + MORE {
+            let place = Place { dockerfile: dockerfile.to_owned(), stage: stage.to_owned(), step };
+            let Some(parts) = self.store.record::<Vec<KeyPart>>(TRACES, &place.key())? else { break };
+            last.push(parts);
+        }
+        explain::stage(&last, now, &|digest: &Digest| FileList::load(&self.store, digest))
     }
 
     /// Keeps the list of the files that a selection's digest is of, so that a later miss can name the ones that differ.

@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn place(dockerfile: &str) -> Place {
-        Place { dockerfile: dockerfile.to_owned(), stage: "build".to_owned(), step: 1 }
+        Place { dockerfile: dockerfile.to_owned(), stage: "build".to_owned(), step: 0 }
     }
 
     #[test]
@@ -137,7 +137,10 @@ mod tests {
         Trace::read(bytes.as_slice()).unwrap().teach(&cache, "two").unwrap();
         let other = Digest::of(b"other");
         cache.keep_files(&other, || files("two")).unwrap();
-        let explain = |parts: &[KeyPart]| cache.explain(&place("two"), parts).unwrap();
+        let explain = |parts: &[KeyPart]| {
+            let here = place("two");
+            cache.explain(&here.dockerfile, &here.stage, &[parts]).unwrap().remove(0)
+        };
         let same = [part("command", "make"), part("files", &other.to_string())];
         let found = explain(&[&environment[..], &same].concat());
         assert_eq!(found.reason(), "file src/a has changed");
