@@ -24,7 +24,7 @@ pub struct Exchange {
     pub path: String,
     /// 0 if there was no answer.
     pub status: u16,
-    /// When the request began to arrive, since the proxy was emptied.
+    /// When the request began to arrive, or the connection that was opened for it, since the proxy was emptied.
     pub start: Duration,
     /// When the last of the answer was passed on.
     pub end: Duration,
@@ -107,8 +107,13 @@ impl Drop for Proxy {
 
 impl Shared {
     fn serve(&self, mut client: TcpStream) -> io::Result<()> {
+        let accepted = Instant::now();
         // A connection is a round trip before anything is asked on it.
         thread::sleep(self.delay);
+        // Who had something to ask by then has opened the connection for it: so long it has waited.
+        client.set_nonblocking(true)?;
+        let mut opened_for = client.peek(&mut [0]).is_ok().then_some(accepted);
+        client.set_nonblocking(false)?;
         let mut server = TcpStream::connect(&self.registry)?;
         for stream in [&client, &server] {
             stream.set_nodelay(true)?;
@@ -116,7 +121,7 @@ impl Shared {
         let mut requests = BufReader::with_capacity(PIECE, client.try_clone()?);
         let mut answers = BufReader::with_capacity(PIECE, server.try_clone()?);
         while let Some(first) = requests.fill_buf()?.first() {
-            let start = Instant::now();
+            let start = opened_for.take().unwrap_or_else(Instant::now);
             if !first.is_ascii_uppercase() {
                 return self.refuse_tls(&mut requests, client, server, start);
             }

@@ -22,6 +22,7 @@ impl Project {
             context: bench.scratch.join(format!("context-{tag}")),
             image: format!("{}:{tag}", self.repository),
             cache: format!("{}-cache", self.repository),
+            contended: false,
         }
     }
 
@@ -108,7 +109,10 @@ pub fn pipelines(bench: &mut Bench<'_>) {
                 let first = of(0, "latest");
                 bench.build(None, tool, first);
             } else {
-                let of_one = |number| of(round * PIPELINES + number, &format!("branch-{number}"));
+                let of_one = |number| {
+                    let job = of(round * PIPELINES + number, &format!("branch-{number}"));
+                    Job { contended: true, ..job }
+                };
                 let jobs: Vec<Job> = (0..PIPELINES).map(of_one).collect();
                 bench.build_all(Some("11"), tool, &jobs);
             }
