@@ -12,20 +12,19 @@ mod support;
 
 mod apt;
 mod inputs;
+mod machine;
 mod memory;
 mod rows;
 mod table;
 mod tools;
 
-use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use table::Table;
 use tools::{Sample, Tool};
 
 const PREFIX: &str = "cofferdam-peers-";
-const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// How often each build is measured, if nobody says so.
 const REPEAT: usize = 5;
 
@@ -60,7 +59,7 @@ impl Bench {
 
 fn main() {
     let (groups, repeat) = arguments();
-    let scratch = scratch();
+    let scratch = machine::scratch(PREFIX);
     let mut bench =
         Bench { scratch: scratch.path().to_owned(), repeat, table: Table::begin(repeat, scratch.path()) };
     for (number, group) in GROUPS {
@@ -72,7 +71,7 @@ fn main() {
     println!("{text}");
     std::io::stdout().flush().unwrap();
     if groups.len() == GROUPS.len() {
-        table::write_into_documentation(&text);
+        machine::write_into_documentation("peers", &text);
     }
 }
 
@@ -93,24 +92,4 @@ fn arguments() -> (Vec<u32>, usize) {
         }
     }
     (groups, repeat)
-}
-
-/// A directory on disk, and an end to those of runs that were killed.
-fn scratch() -> tempfile::TempDir {
-    let parent = std::env::temp_dir();
-    let kind = rustix::fs::statfs(&parent).expect("a file system").f_type;
-    assert!(kind != TMPFS_MAGIC, "temporary files would be in memory: set TMPDIR to a directory on a disk");
-    for entry in fs::read_dir(&parent).expect("a directory").flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            fs::remove_dir_all(entry.path()).expect("what a killed run has left can be removed");
-        }
-    }
-    let scratch =
-        tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir_in(parent);
-    let scratch = scratch.expect("a directory");
-    fs::set_permissions(scratch.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .expect("its mode");
-    scratch
 }

@@ -2,15 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use super::apt::{Results, Runner, Times};
+use super::machine::{self, load, middle, verdict};
 use super::tools::{Sample, Tool};
 
-const BEGIN: &str = "<!-- peers: begin -->";
-const END: &str = "<!-- peers: end -->";
 /// MiB that cofferdam may have.
 const MEMORY_GOAL: u64 = 128;
 /// How much longer than natively a step may take.
@@ -41,18 +38,8 @@ impl Table {
     /// Notes the machine as it is before the first build. Builds will write below `directory`.
     pub fn begin(repeat: usize, directory: &Path) -> Self {
         let head = format!(
-            "{date}, commit {commit}; {cores} processors ({model}), {memory} GiB, Linux {kernel}, {disk}. Medians of {repeat} rounds (three \
-             times as many in rows 2 and 3), in brackets the least and the most. BuildKit {buildkit}, buildah {buildah}.",
-            date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
-            commit = commit(),
-            cores = std::thread::available_parallelism().map_or(0, usize::from),
-            model = field("/proc/cpuinfo", "model name").trim_start_matches(": "),
-            memory =
-                field("/proc/meminfo", "MemTotal:").trim_end_matches(" kB").parse::<u64>().unwrap_or(0) >> 20,
-            kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
-            disk = said("findmnt", &["-no", "FSTYPE,SOURCE", "-T", &directory.display().to_string()]),
-            buildkit = "0.33.0",
-            buildah = said("buildah", &["--version"]).split(' ').nth(2).unwrap_or("?"),
+            "{} Medians of {repeat} rounds (three times as many in rows 2 and 3), in brackets the least and the most.",
+            machine::describe(directory),
         );
         Self { head, load: load(), samples: BTreeMap::new(), layers: BTreeMap::new(), apt: Results::new() }
     }
@@ -165,52 +152,6 @@ impl Table {
     }
 }
 
-/// Puts tables between the markers of `docs/benchmarks.md`.
-pub fn write_into_documentation(text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks.md");
-    let old = fs::read_to_string(&path).expect("docs/benchmarks.md");
-    let (before, rest) = old.split_once(BEGIN).expect("a marker where the tables begin");
-    let (_, after) = rest.split_once(END).expect("a marker where they end");
-    fs::write(&path, format!("{before}{BEGIN}\n{text}{END}{after}"))
-        .expect("docs/benchmarks.md can be written");
-}
-
-fn verdict(met: bool) -> &'static str {
-    if met { "met" } else { "missed" }
-}
-
-/// The median of sorted numbers.
-fn middle(sorted: &[f64]) -> f64 {
-    let half = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 }
-}
-
 fn spread(sorted: &[f64]) -> String {
     format!("{:.2} ({:.2}–{:.2})", middle(sorted), sorted[0], sorted[sorted.len() - 1])
-}
-
-fn said(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
-}
-
-/// What is built, and whether it is just that.
-fn commit() -> String {
-    let directory = env!("CARGO_MANIFEST_DIR");
-    let commit = said("git", &["-C", directory, "rev-parse", "--short=12", "HEAD"]);
-    let changed =
-        !said("git", &["-C", directory, "status", "--porcelain", "--", "src", "Cargo.lock"]).is_empty();
-    if changed { format!("{commit} with changes") } else { commit }
-}
-
-/// A line of a file of the kernel's, without its name.
-fn field(path: &str, name: &str) -> String {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap_or_default().trim().to_owned()
-}
-
-/// How busy the machine is.
-fn load() -> String {
-    fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default().to_owned()
 }
