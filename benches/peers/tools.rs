@@ -103,7 +103,6 @@ impl Session {
                 let mut command = daemon.buildctl();
                 command
                     .args(["build", "--frontend=dockerfile.v0", "--progress=plain"])
-                    .arg("--opt=attest:provenance=disabled=true")
                     .arg(format!("--local=context={}", context.display()))
                     .arg(format!("--local=dockerfile={}", context.display()))
                     .arg(format!("--output=type=image,name={reference},push=true,oci-mediatypes=true"));

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::{try_join_all, try_join3};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -151,9 +151,10 @@ impl Executor {
         let is_there = |layer: &Layer| layer.repository() == Some(repository);
         let layers = result.steps.iter().map(|(_, layer)| layer).filter(|layer| !is_there(layer));
         let layers = layers.map(|layer| self.cache_pusher().cache_layer(repository, layer, result.of_image));
-        try_join(self.cache_pusher().cache_config(repository), try_join_all(layers)).await?;
         let all = result.base.iter().chain(result.steps.iter().map(|(_, layer)| layer));
-        let indexes = try_join_all(all.map(|layer| self.keep_index(repository, layer))).await?;
+        let indexes = all.map(|layer| self.keep_index(repository, layer));
+        let config = self.cache_pusher().cache_config(repository);
+        let (_, _, indexes) = try_join3(config, try_join_all(layers), try_join_all(indexes)).await?;
         let chain = Chain::new(
             result.steps.into_iter().map(|(step, _)| step).collect(),
             indexes.into_iter().flatten().collect(),
