@@ -329,29 +329,29 @@ impl Tree {
             }
         }
         let Some((layer, node, metadata)) = verdict.outcome() else { return Ok(None) };
-        self.found(path, layer, node, metadata, view.links).map(Some)
+        self.found(path, layer, node, metadata, view).map(Some)
     }
 
-    /// What was found, with the target in place of a hard link. `links` hard links have led here.
+    /// What was found in a view, with the target in place of a hard link.
     fn found(
         &self,
         path: &TreePath,
         layer: usize,
         node: Node,
         metadata: Metadata,
-        links: u32,
+        view: View,
     ) -> Result<Found, TreeError> {
         let Node::Hardlink { target } = node else {
             let own = self.layers.get(layer).map_or_else(|| Ok(path.clone()), |layer| layer.own(path))?;
             return Ok(Found { entry: Entry { path: path.clone(), node, metadata }, layer, own });
         };
-        if links >= MAX_LINKS {
+        if view.links >= MAX_LINKS {
             return Err(TreeError::Loop(path.to_string()));
         }
         // The target is in the layer itself or in one below; it may be gone above. If the layer removes it,
         // the link was made before.
         for top in [layer + 1, layer] {
-            let view = View { top, links_show: false, links: links + 1 };
+            let view = View { top, links: view.links + 1, ..view };
             let parent = target.parent().unwrap_or_default();
             let Some(name) = target.file_name() else { break };
             let place = self.resolve_in(parent.as_bytes(), true, view)?.path.join(name)?;

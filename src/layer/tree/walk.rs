@@ -95,7 +95,9 @@ impl Walk {
             self.last = Some(path.clone());
             if let Some((layer, node, metadata)) = verdict.outcome() {
                 return Ok(Some(match node {
-                    Node::Hardlink { .. } => self.tree.found(&path, layer, node, metadata, 0)?.entry,
+                    Node::Hardlink { .. } => {
+                        self.tree.found(&path, layer, node, metadata, self.tree.whole())?.entry
+                    }
                     node => Entry { path, node, metadata },
                 }));
             }

@@ -294,6 +294,15 @@ fn sorted_layer() -> impl Strategy<Value = Vec<Change>> {
     })
 }
 
+/// While it was not known yet that `c` is a link, it was taken for a directory, and what is below its other name was lost.
+#[test]
+fn a_hard_link_to_a_link_of_a_lower_layer_is_gone_through() {
+    let upper =
+        vec![link("a/a", "b", 1), hard("b/b", "c", 1), file("b/b/b", 6), dir("c/c", 3), gone("c/c/b")];
+    let layers = [vec![link("c", "/a", 1)], upper];
+    assert!(agrees_with_model(&Bench::new().tree(&layers), &layers));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, max_global_rejects: 100_000, failure_persistence: None, ..ProptestConfig::default() })]
 
