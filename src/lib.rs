@@ -7,6 +7,7 @@ pub mod build;
 pub mod cache;
 pub mod cli;
 pub mod context;
+pub mod deploy;
 pub mod dockerfile;
 pub mod image;
 pub mod layer;

@@ -1,0 +1,19 @@
+//! What a build made, brought to life in a cluster: manifests, server-side apply, and the truth about a rollout.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `object` | what an object is, which one it is, and where it was written |
+//! | `error` | why a deployment failed |
+//! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
+//!
+//! # Invariants
+//! 1. Objects are JSON values all the way: what this program does not know of is handed on as it was written.
+//! 2. Nothing is said of an object but what the API server answered about *this* generation of it.
+//! 3. No token, key or content of a Secret is in an error, an event or a debug output.
+
+pub mod cluster;
+pub mod error;
+pub mod object;
+
+pub use error::DeployError;
+pub use object::{GroupKind, Gvk, Object, ObjectId, Source};
