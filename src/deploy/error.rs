@@ -5,6 +5,8 @@ use std::io;
 
 use thiserror::Error;
 
+use super::apply::Failure;
+use super::cluster::{AccessError, ApiError};
 use super::object::Source;
 
 /// Why a deployment failed. Each variant is a kind of its own, with its own exit status.
@@ -21,6 +23,15 @@ pub enum DeployError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no way to the cluster.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The cluster cannot be reached, or refuses what concerns no object alone.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// Objects cannot be applied. None is if the dry run has found them.
+    #[error("{}", failures_in_words(.0))]
+    Apply(Vec<Failure>),
     /// A run was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -62,6 +73,19 @@ fn in_words(faults: &[Fault]) -> String {
             let mut text = format!("the manifests have {} faults", faults.len());
             for fault in faults {
                 text.push_str(&format!("\n{fault}"));
+            }
+            text
+        }
+    }
+}
+
+fn failures_in_words(failures: &[Failure]) -> String {
+    match failures {
+        [failure] => format!("cannot apply {}", failure),
+        failures => {
+            let mut text = format!("{} objects cannot be applied", failures.len());
+            for failure in failures {
+                text.push_str(&format!("\n{failure}"));
             }
             text
         }
