@@ -57,6 +57,26 @@ impl ApiError {
         self.refusal().is_some_and(|refusal| refusal.code == 403)
     }
 
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Unreachable { why, .. } if why.to_lowercase().contains("certificate") => {
+                "if the cluster has a certificate authority of its own, name its certificate with --certificate-authority \
+                 or SSL_CERT_FILE"
+            }
+            Self::Unreachable { .. } => {
+                "check the address in the kubeconfig, and proxy and network of where this runs; \
+                 `cofferdam deploy doctor` tries them"
+            }
+            Self::Credentials { .. } => "the kubeconfig's credentials or its plugin do not work here",
+            Self::Refused(refusal) if refusal.code == 401 => {
+                "the token may have expired: that of a CI job ends with the job"
+            }
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
     /// Whether there is no such thing.
     pub fn is_not_found(&self) -> bool {
         self.refusal().is_some_and(|refusal| refusal.code == 404)
