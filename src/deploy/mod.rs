@@ -6,6 +6,8 @@
 //! | `error` | why a deployment failed |
 //! | `apply` | objects in their places, server-side apply in order, taking over, conflicts |
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
+//! | `diff` | what would change, field by field |
+//! | `inventory`, `remove` | what a deployment consists of; removing what it no longer has, or all of it |
 //!
 //! # Invariants
 //! 1. Objects are JSON values all the way: what this program does not know of is handed on as it was written.
@@ -14,8 +16,11 @@
 
 pub mod apply;
 pub mod cluster;
+pub mod diff;
 pub mod error;
+pub mod inventory;
 pub mod object;
+pub mod remove;
 
 pub use error::DeployError;
 pub use object::{GroupKind, Gvk, Object, ObjectId, Source};
