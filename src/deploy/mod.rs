@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `object` | what an object is, which one it is, and where it was written |
 //! | `error` | why a deployment failed |
+//! | `manifest` | manifests: from files to objects |
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
 //!
 //! # Invariants
@@ -13,7 +14,10 @@
 
 pub mod cluster;
 pub mod error;
+pub mod manifest;
 pub mod object;
+
+pub mod render;
 
 pub use error::DeployError;
 pub use object::{GroupKind, Gvk, Object, ObjectId, Source};
