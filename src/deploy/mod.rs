@@ -5,18 +5,25 @@
 //! | `object` | what an object is, which one it is, and where it was written |
 //! | `error` | why a deployment failed |
 //! | `manifest` | manifests: from files to objects |
+//! | `render` | variables in texts, as `envsubst` replaces them |
+//! | `apply` | objects in their places, server-side apply in order, taking over, conflicts |
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
+//! | `diff` | what would change, field by field |
+//! | `inventory`, `remove` | what a deployment consists of; removing what it no longer has, or all of it |
 //!
 //! # Invariants
 //! 1. Objects are JSON values all the way: what this program does not know of is handed on as it was written.
 //! 2. Nothing is said of an object but what the API server answered about *this* generation of it.
 //! 3. No token, key or content of a Secret is in an error, an event or a debug output.
 
+pub mod apply;
 pub mod cluster;
+pub mod diff;
 pub mod error;
+pub mod inventory;
 pub mod manifest;
 pub mod object;
-
+pub mod remove;
 pub mod render;
 
 pub use error::DeployError;

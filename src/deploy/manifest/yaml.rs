@@ -285,7 +285,7 @@ mod tests {
     #[case("\"<<\": {a: 1}", json!({"<<": {"a": 1}}))]
     #[case("! \"5\": ! \"5\"", json!({"5": 5}))]
     #[case("!!str 5: !own 5", json!({"5": "5"}))]
-    #[case("on: off\n2: x\n1.5: y\n", json!({"true": false, "2": "x", "1.5": "y"}))]
+    #[case("on: off\n2: x\n1.5: z\n", json!({"true": false, "2": "x", "1.5": "z"}))]
     #[case("a: |\n  x\r\n  y\nb: >-\n  x\n  y\n", json!({"a": "x\ny\n", "b": "x y"}))]
     #[case("&k a: *k\n", json!({"a": "a"}))]
     #[case("a:\n", json!({"a": null}))]
