@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `object` | what an object is, which one it is, and where it was written |
 //! | `error` | why a deployment failed |
+//! | `manifest` | manifests: from files to objects |
+//! | `render` | variables in texts, as `envsubst` replaces them |
 //! | `apply` | objects in their places, server-side apply in order, taking over, conflicts |
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
 //! | `diff` | what would change, field by field |
@@ -19,8 +21,10 @@ pub mod cluster;
 pub mod diff;
 pub mod error;
 pub mod inventory;
+pub mod manifest;
 pub mod object;
 pub mod remove;
+pub mod render;
 
 pub use error::DeployError;
 pub use object::{GroupKind, Gvk, Object, ObjectId, Source};
