@@ -75,6 +75,9 @@ struct DeployOptions {
     /// Try everything, and apply nothing
     #[arg(long)]
     dry_run: bool,
+    /// Do not wait until what was applied is alive
+    #[arg(long)]
+    no_wait: bool,
     #[command(flatten)]
     apply: ApplyArgs,
     #[command(flatten)]
@@ -177,6 +180,7 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
         prune,
         prune_everything,
         dry_run,
+        no_wait: _,
         apply,
         form,
     } = options;
