@@ -83,6 +83,7 @@ fn numbers(value: &mut Value) {
 
 /// Scalars as people write them, right and wrong.
 fn scalars() -> Vec<String> {
+    #[rustfmt::skip]
     let listed = [
         "", "~", "null", "Null", "NULL", "nULL", "y", "Y", "yes", "Yes", "YES", "yEs", "n", "N", "no", "on", "On", "oN", "off",
         "OFF", "true", "True", "TRUE", "tRue", "false", "0", "00", "-0", "+0", "07", "08", "0644", "0o644", "0O7", "0o8", "-0o7",
@@ -115,7 +116,9 @@ fn compare(texts: &[String]) {
         differences.extend(taken.into_iter().filter(|text| by_us(text) != by_kubectl(text)));
     }
     differences.extend(refused.into_iter().filter(|text| by_kubectl(text).is_ok()));
-    let words = differences.iter().map(|text| format!("{text}\nkubectl {:?}\nwe {:?}\n", by_kubectl(text), by_us(text)));
+    let words = differences
+        .iter()
+        .map(|text| format!("{text}\nkubectl {:?}\nwe {:?}\n", by_kubectl(text), by_us(text)));
     assert!(differences.is_empty(), "{}", words.collect::<String>());
 }
 
@@ -149,8 +152,14 @@ fn documents_are_what_kubectl_takes_them_for() {
         format!("  \n{json}\n"),
         "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}".to_owned(),
         "{\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"metadata\": {\"name\": \"a\"},}".to_owned(),
-        list("List", "- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: a}\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: a}"),
-        list("ConfigMapList", "- metadata: {name: a}\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: b}"),
+        list(
+            "List",
+            "- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: a}\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: a}",
+        ),
+        list(
+            "ConfigMapList",
+            "- metadata: {name: a}\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: b}",
+        ),
         list("ConfigMapList", "- kind: ConfigMap\n  metadata: {name: a}"),
         list("List", "- metadata: {name: a}"),
         "apiVersion: v1\nkind: ConfigMapList\nitems: []\n".to_owned(),
@@ -235,7 +244,8 @@ fn by_envsubst(text: &str, variables: &BTreeMap<String, String>, format: Option<
 }
 
 fn rendered(text: &str, variables: &BTreeMap<String, String>, format: Option<&str>) -> String {
-    let names = format.map_or(render::Names::All, |format| render::Names::Only(render::Names::parse(format).unwrap()));
+    let names = format
+        .map_or(render::Names::All, |format| render::Names::Only(render::Names::parse(format).unwrap()));
     let lookup = |name: &str| variables.get(name).cloned();
     render::render(text, &lookup, &render::Options { names, strict: false }).unwrap()
 }

@@ -9,12 +9,18 @@ use super::build::BuildArgs;
 use super::cache::CacheArgs;
 use super::completions::CompletionsArgs;
 use super::copy::CopyArgs;
+use super::deploy::DeployArgs;
+use super::diff::DiffArgs;
 use super::doctor::DoctorArgs;
 use super::images::ImagesArgs;
 use super::inspect::InspectArgs;
 use super::login::{LoginArgs, LogoutArgs};
 use super::prune::PruneArgs;
+use super::pull_secret::PullSecretArgs;
 use super::push::PushArgs;
+use super::rbac::RbacArgs;
+use super::render::RenderArgs;
+use super::undeploy::UndeployArgs;
 use super::validate::ValidateArgs;
 use crate::settings::{GlobalFlags, RegistryFlags};
 
@@ -59,6 +65,18 @@ pub struct Arguments {
 pub enum Command {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),
+    /// Apply manifests to a cluster, and wait until what they describe is alive
+    Deploy(Box<DeployArgs>),
+    /// Show what a deployment would change
+    Diff(Box<DiffArgs>),
+    /// Remove a deployment
+    Undeploy(UndeployArgs),
+    /// Replace variables in manifests and other texts, as `envsubst` does
+    Render(RenderArgs),
+    /// Let a cluster pull from a registry: make the Secret with the login, and send it
+    PullSecret(Box<PullSecretArgs>),
+    /// Find out which rights a deployment needs
+    Rbac(Box<RbacArgs>),
     /// Push images of the local store
     Push(PushArgs),
     /// Copy images between registries, layouts, archives and the local store, as they are

@@ -42,7 +42,7 @@ pub(super) fn run(arguments: RenderArgs, session: &Session) -> Result<(), CliErr
     if files.is_empty() {
         files.push("-".to_owned());
     }
-    let mut options = variables.lower()?;
+    let mut options = variables.options()?;
     if let Some(format) = format {
         // A text without any `$` names none: then nothing is replaced, as with `envsubst`.
         let named = if format.contains('$') { render::Names::parse(&format) } else { Ok(Default::default()) };

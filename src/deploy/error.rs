@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::apply::Failure;
 use super::cluster::{AccessError, ApiError};
+use super::inventory::Member;
 use super::object::Source;
 
 /// Why a deployment failed. Each variant is a kind of its own, with its own exit status.
@@ -32,6 +33,9 @@ pub enum DeployError {
     /// Objects cannot be applied. None is if the dry run has found them.
     #[error("{}", failures_in_words(.0))]
     Apply(Vec<Failure>),
+    /// Objects that were removed are not gone in time; with the finalizers that they wait for.
+    #[error("{}", left_in_words(.0))]
+    NotGone(Vec<(Member, Vec<String>)>),
     /// A run was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -59,6 +63,9 @@ impl DeployError {
             Self::Apply(failures) => once(failures.iter().flat_map(|failure| failure.hints.clone())),
             Self::Access(error) => error.hint.clone().into_iter().collect(),
             Self::Api(error) => error.hint().into_iter().collect(),
+            Self::NotGone(_) => {
+                vec!["give it more time with `--timeout`, or see what its finalizers wait for".to_owned()]
+            }
             Self::Input { .. } | Self::Cancelled => Vec::new(),
         }
     }
@@ -99,6 +106,14 @@ fn failures_in_words(failures: &[Failure]) -> String {
         [failure] => format!("cannot apply {failure}"),
         failures => format!("{} objects cannot be applied", failures.len()),
     }
+}
+
+fn left_in_words(left: &[(Member, Vec<String>)]) -> String {
+    let parts = left.iter().map(|(member, finalizers)| match finalizers.as_slice() {
+        [] => member.id().to_string(),
+        names => format!("{} (waits for {})", member.id(), names.join(", ")),
+    });
+    format!("not gone in time: {}", parts.collect::<Vec<_>>().join(", "))
 }
 
 /// Each text once, in order.

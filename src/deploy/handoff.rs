@@ -98,7 +98,9 @@ mod tests {
         let digest = Digest::of(b"x");
         let built = HandedImage::new(&["r.example/a:1".parse().unwrap()], digest, Vec::new(), None).unwrap();
         fs::write(&path, Handoff::of(vec![built]).to_json()).unwrap();
-        let found = images(&[path], &[format!("web=r.example/b@{digest}"), format!("r.example/c:1@{digest}")]).unwrap();
+        let found =
+            images(&[path], &[format!("web=r.example/b@{digest}"), format!("r.example/c:1@{digest}")])
+                .unwrap();
         let found: Vec<(Option<&str>, String)> =
             found.iter().map(|image| (image.name.as_deref(), image.refs[0].to_string())).collect();
         assert_eq!(

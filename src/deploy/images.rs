@@ -78,7 +78,13 @@ pub fn substitute(
     images: &[Image],
     options: &ImageOptions,
 ) -> Result<Replacements, DeployError> {
-    let mut work = Work { images, options, used: vec![false; images.len()], out: Replacements::default(), faults: Vec::new() };
+    let mut work = Work {
+        images,
+        options,
+        used: vec![false; images.len()],
+        out: Replacements::default(),
+        faults: Vec::new(),
+    };
     work.contradictions();
     for object in objects {
         work.object(object);
@@ -193,8 +199,10 @@ impl Work<'_> {
     }
 
     fn by_name(&mut self, name: &str, path: &dyn Fn() -> String, owner: &Owner) -> Outcome {
-        let fitting: Vec<usize> = (0..self.images.len()).filter(|&index| self.is_called(index, name)).collect();
-        let fault = |what: String, hint: String| Fault { source: Some(owner.source.clone()), what, hint: Some(hint) };
+        let fitting: Vec<usize> =
+            (0..self.images.len()).filter(|&index| self.is_called(index, name)).collect();
+        let fault =
+            |what: String, hint: String| Fault { source: Some(owner.source.clone()), what, hint: Some(hint) };
         match fitting.as_slice() {
             [index] => {
                 if let Some(mark) = self.used.get_mut(*index) {
@@ -225,7 +233,8 @@ impl Work<'_> {
         self.images.get(index).is_some_and(|image| {
             image.short_names().any(|short| short == name)
                 || name.parse::<Repository>().is_ok_and(|name| {
-                    name.to_string().contains('/') && image.refs.iter().any(|known| *known.repository() == name)
+                    name.to_string().contains('/')
+                        && image.refs.iter().any(|known| *known.repository() == name)
                 })
         })
     }
@@ -296,12 +305,16 @@ impl Image {
 
     /// Whether its name is that of `repository`.
     fn stands_for(&self, repository: &Repository) -> bool {
-        self.name.as_ref().and_then(|name| name.parse::<Repository>().ok()).is_some_and(|name| name == *repository)
+        self.name
+            .as_ref()
+            .and_then(|name| name.parse::<Repository>().ok())
+            .is_some_and(|name| name == *repository)
     }
 
     /// What `cofferdam://` may call it: the name that it was given, else the last part of its repository.
     fn short_names(&self) -> impl Iterator<Item = String> + '_ {
-        let last = |name: &Reference| name.repository().path().rsplit('/').next().unwrap_or_default().to_owned();
+        let last =
+            |name: &Reference| name.repository().path().rsplit('/').next().unwrap_or_default().to_owned();
         let own = self.name.clone();
         let others: BTreeSet<String> =
             if own.is_some() { BTreeSet::new() } else { self.refs.iter().map(last).collect() };

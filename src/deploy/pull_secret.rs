@@ -90,7 +90,8 @@ impl PullSecret {
         let Self { username, password, email, .. } = self;
         let password = password.expose();
         let auth = STANDARD.encode(format!("{username}:{password}"));
-        let entry = Entry { username, password, email: email.as_deref().filter(|email| !email.is_empty()), auth };
+        let entry =
+            Entry { username, password, email: email.as_deref().filter(|email| !email.is_empty()), auth };
         format!("{{\"auths\":{{{}:{}}}}}", go_json(&self.server), go_json(&entry))
     }
 

@@ -79,7 +79,10 @@ pub fn generate(
             None => faults.push(Fault {
                 source: Some(object.source.clone()),
                 what: format!("what resource `{gvk}` is only a cluster knows, or its definition"),
-                hint: Some("add the manifest of its CustomResourceDefinition, or have a kubeconfig of the cluster".to_owned()),
+                hint: Some(
+                    "add the manifest of its CustomResourceDefinition, or have a kubeconfig of the cluster"
+                        .to_owned(),
+                ),
             }),
         }
     }
@@ -222,7 +225,9 @@ impl Work<'_> {
             text.push_str(&format!("# {remark}.\n"));
         }
         if self.scopes.contains_key(&Scope::Unnamed) {
-            text.push_str("# Objects without a namespace: apply this in theirs (kubectl apply -n NAMESPACE).\n");
+            text.push_str(
+                "# Objects without a namespace: apply this in theirs (kubectl apply -n NAMESPACE).\n",
+            );
         }
         for (scope, rules) in self.scopes {
             if !text.is_empty() {
@@ -297,7 +302,10 @@ impl Rules {
 fn is_waited_for(gvk: &Gvk) -> bool {
     match (gvk.group.as_str(), gvk.kind.as_str()) {
         ("", kind) => matches!(kind, "Pod" | "PersistentVolumeClaim" | "ReplicationController" | "Namespace"),
-        ("apps" | "batch" | "extensions" | "policy" | "apiextensions.k8s.io" | "apiregistration.k8s.io", kind) => kind != "CronJob",
+        (
+            "apps" | "batch" | "extensions" | "policy" | "apiextensions.k8s.io" | "apiregistration.k8s.io",
+            kind,
+        ) => kind != "CronJob",
         _ => built_in(gvk).is_none(),
     }
 }

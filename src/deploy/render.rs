@@ -198,7 +198,8 @@ mod tests {
     #[case("A,1B", Err("1B"))]
     fn names(#[case] text: &str, #[case] expected: Result<Vec<&str>, &str>) {
         let found = Names::parse(text);
-        let found = found.as_ref().map(|names| names.iter().map(String::as_str).collect()).map_err(String::as_str);
+        let found =
+            found.as_ref().map(|names| names.iter().map(String::as_str).collect()).map_err(String::as_str);
         assert_eq!(found, expected);
     }
 
@@ -212,7 +213,8 @@ mod tests {
     fn every_place_of_what_is_not_set_is_told() {
         let options = Options { strict: true, ..Options::default() };
         let unset = render("$X $A $EMPTY\n\n${Y}\n$X", &lookup, &options).unwrap_err();
-        let places: Vec<String> = unset.iter().map(|unset| unset.fault(&"a.yaml".into()).to_string()).collect();
+        let places: Vec<String> =
+            unset.iter().map(|unset| unset.fault(&"a.yaml".into()).to_string()).collect();
         assert_eq!(
             places,
             [

@@ -178,7 +178,10 @@ mod tests {
 
     #[test]
     fn it_is_read_as_it_was_written() {
-        let handoff = Handoff::of(vec![image(&["r.example/g/app:v1", "r.example/g/app:latest"]), image(&["r.example/other"])]);
+        let handoff = Handoff::of(vec![
+            image(&["r.example/g/app:v1", "r.example/g/app:latest"]),
+            image(&["r.example/other"]),
+        ]);
         let text = handoff.to_json();
         assert_eq!(Handoff::parse(text.as_bytes()).unwrap(), handoff);
         let digest = Digest::of(b"image");
@@ -193,11 +196,16 @@ mod tests {
         let text = Handoff::of(vec![image(&["r.example/app:v1"])]).to_json();
         let digest = format!("@{}", Digest::of(b"image"));
         let loose = text.replacen(&digest, "", 1);
-        assert!(matches!(Handoff::parse(loose.as_bytes()), Err(HandoffError::NotPinned(name)) if name == "r.example/app:v1"));
+        assert!(
+            matches!(Handoff::parse(loose.as_bytes()), Err(HandoffError::NotPinned(name)) if name == "r.example/app:v1")
+        );
         let newer = text.replace("\"version\": 1", "\"version\": 2");
         assert!(matches!(Handoff::parse(newer.as_bytes()), Err(HandoffError::Version(2))));
         assert!(matches!(Handoff::parse(b"{}"), Err(HandoffError::Json(_))));
-        assert!(matches!(HandedImage::new(&[], Digest::of(b""), Vec::new(), None), Err(HandoffError::NoName)));
+        assert!(matches!(
+            HandedImage::new(&[], Digest::of(b""), Vec::new(), None),
+            Err(HandoffError::NoName)
+        ));
     }
 
     #[test]
@@ -205,7 +213,9 @@ mod tests {
         let digest = Digest::of(b"image");
         assert_eq!(
             image(&["r.example/app:v1"]).dotenv("IMAGE").unwrap(),
-            format!("IMAGE=r.example/app\nIMAGE_TAG=v1\nIMAGE_DIGEST={digest}\nIMAGE_REF=r.example/app:v1@{digest}\n")
+            format!(
+                "IMAGE=r.example/app\nIMAGE_TAG=v1\nIMAGE_DIGEST={digest}\nIMAGE_REF=r.example/app:v1@{digest}\n"
+            )
         );
         for name in ["", "1A", "A-B", "É"] {
             assert!(matches!(image(&["a"]).dotenv(name), Err(HandoffError::Variable(_))), "{name}");

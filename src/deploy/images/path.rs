@@ -29,7 +29,8 @@ impl FromStr for ImagePath {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("`{text}` {why}: give KIND.GROUP=FIELD, or KIND.GROUP=REPOSITORY,TAG");
+        let wrong =
+            |why: &str| format!("`{text}` {why}: give KIND.GROUP=FIELD, or KIND.GROUP=REPOSITORY,TAG");
         let (kind, paths) = text.split_once('=').ok_or_else(|| wrong("has no `=`"))?;
         let (kind, group) = kind.split_once('.').unwrap_or((kind, ""));
         if kind.is_empty() {
@@ -207,7 +208,12 @@ impl Found {
     }
 
     /// Writes the name of an image; gives it as it is now.
-    pub(super) fn write(&self, fields: &mut Map<String, Value>, image: &Reference, without_tag: bool) -> String {
+    pub(super) fn write(
+        &self,
+        fields: &mut Map<String, Value>,
+        image: &Reference,
+        without_tag: bool,
+    ) -> String {
         let repository = image.repository().to_string();
         let digest = image.digest().map(|digest| digest.to_string()).unwrap_or_default();
         let tag = image.tag().unwrap_or("latest");

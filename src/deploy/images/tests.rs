@@ -89,7 +89,9 @@ fn what_is_pinned_to_another_digest_stays_and_is_noted() {
     assert_eq!(out.replaced, []);
     assert_eq!(
         out.notes,
-        [format!("standard input:1: spec.containers[0].image of `pod/p` stays as it is: it is pinned to {OTHER}")]
+        [format!(
+            "standard input:1: spec.containers[0].image of `pod/p` stays as it is: it is pinned to {OTHER}"
+        )]
     );
     // The same digest is the same image, whatever the tag.
     let same = format!("r.example/g/app@{}", digest());
@@ -115,7 +117,9 @@ fn every_kind_that_makes_pods() {
         ("serving.knative.dev/v1", "Service", format!("spec: {template}")),
     ];
     for (version, kind, rest) in kinds {
-        let text = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a, labels: {{app: r.example/g/app}}}}\n{rest}\n");
+        let text = format!(
+            "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a, labels: {{app: r.example/g/app}}}}\n{rest}\n"
+        );
         let mut objects = objects(&text);
         let out = substitute(&mut objects, &app(), &ImageOptions::default()).unwrap();
         assert_eq!(out.replaced.len(), 4, "{kind}: {:?}", out.replaced);
@@ -130,7 +134,10 @@ fn what_was_replaced_is_told() {
     let [replaced] = out.replaced.as_slice() else { panic!("{out:?}") };
     assert_eq!(replaced.object.to_string(), "pod/p");
     assert_eq!(replaced.path, "spec.containers[0].image");
-    assert_eq!((&*replaced.from, &*replaced.to), ("r.example/g/app:v1", &*format!("r.example/g/app:v2@{}", digest())));
+    assert_eq!(
+        (&*replaced.from, &*replaced.to),
+        ("r.example/g/app:v1", &*format!("r.example/g/app:v2@{}", digest()))
+    );
 }
 
 #[test]
@@ -146,7 +153,9 @@ fn mistakes_are_told_together() {
     assert_eq!(
         faults(&mut objects, &images, &ImageOptions::default()),
         [
-            format!("two images are of repository `r.example/g/app`: image.json says {d}, and image.json says {OTHER}"),
+            format!(
+                "two images are of repository `r.example/g/app`: image.json says {d}, and image.json says {OTHER}"
+            ),
             "standard input:1: spec.containers[0].image: there is no image `nope`".to_owned(),
             format!("no manifest uses the image `r.example/g/app:v2@{d}` of image.json"),
             format!("no manifest uses the image `x.example/app:v1@{d}` of image.json"),
@@ -163,8 +172,16 @@ fn mistakes_are_told_together() {
 fn fields_of_custom_resources() {
     let text = "apiVersion: x.example/v1\nkind: App\nmetadata: {name: a}\nspec:\n  image: r.example/g/app:v1\n  parts:\n  - {repo: r.example/g/app, tag: v1}\n  \
                 - {repo: r.example/else, tag: v1}\n  - {repo: r.example/g/app}\n  full: {repo: r.example/g/app, tag: v0, digest: ''}\n";
-    let paths = ["App.x.example=spec.image", "app.x.example=$.spec.parts[*].repo,spec.parts[*].tag", "App.x.example=spec.full.repo,spec.full.tag,spec.full.digest", "App.y.example=spec.image"];
-    let options = ImageOptions { paths: paths.iter().map(|path| path.parse().unwrap()).collect(), ..ImageOptions::default() };
+    let paths = [
+        "App.x.example=spec.image",
+        "app.x.example=$.spec.parts[*].repo,spec.parts[*].tag",
+        "App.x.example=spec.full.repo,spec.full.tag,spec.full.digest",
+        "App.y.example=spec.image",
+    ];
+    let options = ImageOptions {
+        paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
+        ..ImageOptions::default()
+    };
     let mut objects = objects(text);
     let out = substitute(&mut objects, &app(), &options).unwrap();
     let d = digest();
@@ -182,6 +199,13 @@ fn fields_of_custom_resources() {
     );
     let places: Vec<&str> = out.replaced.iter().map(|replaced| &*replaced.path).collect();
     assert_eq!(places, ["spec.image", "spec.parts[0].repo", "spec.parts[2].repo", "spec.full.repo"]);
-    let options = ImageOptions { paths: vec!["App.x.example=spec".parse().unwrap()], allow_unused: true, ..ImageOptions::default() };
-    assert_eq!(faults(&mut objects, &app(), &options), ["standard input:1: spec: it is not the text that `--image-path` takes it for"]);
+    let options = ImageOptions {
+        paths: vec!["App.x.example=spec".parse().unwrap()],
+        allow_unused: true,
+        ..ImageOptions::default()
+    };
+    assert_eq!(
+        faults(&mut objects, &app(), &options),
+        ["standard input:1: spec: it is not the text that `--image-path` takes it for"]
+    );
 }

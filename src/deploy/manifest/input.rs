@@ -82,7 +82,8 @@ fn files(path: &Path, recursive: bool, texts: &mut Vec<Text>) -> Result<(), Depl
     directory(path, recursive, texts)?;
     if texts.len() == before {
         let what = format!("there are no manifests in `{}`", path.display());
-        let hint = "files are looked at that end in .json, .yaml or .yml; `-R` looks into directories below too";
+        let hint =
+            "files are looked at that end in .json, .yaml or .yml; `-R` looks into directories below too";
         return Err(refused(what, hint));
     }
     Ok(())
@@ -100,7 +101,11 @@ fn directory(path: &Path, recursive: bool, texts: &mut Vec<Text>) -> Result<(), 
             if recursive {
                 directory(&path, recursive, texts)?;
             }
-        } else if path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| ENDINGS.contains(&ending)) {
+        } else if path
+            .extension()
+            .and_then(|ending| ending.to_str())
+            .is_some_and(|ending| ENDINGS.contains(&ending))
+        {
             texts.push(open(&path)?);
         }
     }
@@ -163,9 +168,8 @@ fn within(directory: &Path, pattern: &[char]) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(place) else { return Vec::new() };
     let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
     names.sort();
-    let fits = |name: &std::ffi::OsString| {
-        fits(pattern, &name.to_string_lossy().chars().collect::<Vec<char>>())
-    };
+    let fits =
+        |name: &std::ffi::OsString| fits(pattern, &name.to_string_lossy().chars().collect::<Vec<char>>());
     names.iter().filter(|name| fits(name)).map(|name| directory.join(name)).collect()
 }
 
@@ -258,7 +262,10 @@ mod tests {
             .collect();
         let texts = gather(&inputs, "x".as_bytes(), recursive)?;
         let prefix = format!("{}/", root.display());
-        Ok(texts.iter().map(|text| text.file.strip_prefix(&prefix).unwrap_or(&text.file).to_owned()).collect())
+        Ok(texts
+            .iter()
+            .map(|text| text.file.strip_prefix(&prefix).unwrap_or(&text.file).to_owned())
+            .collect())
     }
 
     #[test]
@@ -272,7 +279,10 @@ mod tests {
         let names = |inputs: &[&str], recursive| names(inputs, recursive, root.path());
         assert_eq!(names(&["."], false).unwrap(), ["./a.yml", "./b.yaml", "./c.json"]);
         assert_eq!(names(&["."], true).unwrap(), ["./a.yml", "./b.yaml", "./c.json", "./sub/e.yaml"]);
-        assert_eq!(names(&["d.txt", "-", "a.yml", "a.yml"], false).unwrap(), ["d.txt", STDIN, "a.yml", "a.yml"]);
+        assert_eq!(
+            names(&["d.txt", "-", "a.yml", "a.yml"], false).unwrap(),
+            ["d.txt", STDIN, "a.yml", "a.yml"]
+        );
         assert_eq!(names(&["*.y*ml"], false).unwrap(), ["a.yml", "b.yaml"]);
         assert_eq!(names(&["s?b/*"], false).unwrap(), ["sub/e.yaml"]);
         assert!(matches!(names(&["none*"], false), Err(DeployError::Input { .. })));

@@ -100,7 +100,8 @@ pub fn duplicates(objects: &[Object]) -> Vec<Fault> {
     for object in objects {
         let id = object.id();
         if let Some(first) = seen.get(&id) {
-            let namespace = id.namespace.as_deref().map(|name| format!(" of namespace `{name}`")).unwrap_or_default();
+            let namespace =
+                id.namespace.as_deref().map(|name| format!(" of namespace `{name}`")).unwrap_or_default();
             let what = format!("`{id}`{namespace} is there twice: it is in {first} too");
             faults.push(Fault { source: Some(object.source.clone()), what, hint: None });
         } else {
@@ -153,7 +154,8 @@ impl Reading {
                 self.part(file, text.get(start..at).unwrap_or_default(), begins);
                 let rest = rest.trim();
                 if !rest.is_empty() && !rest.starts_with('#') {
-                    let what = "a line that begins with `---` parts documents, and has nothing else".to_owned();
+                    let what =
+                        "a line that begins with `---` parts documents, and has nothing else".to_owned();
                     self.mistake(file, Mistake { line, what });
                 }
                 (start, begins) = (at + whole.len(), line.saturating_add(1));
@@ -215,8 +217,10 @@ impl Reading {
                 }
                 _ if items.value.is_null() => {}
                 _ => {
-                    let source = Source { line: if items.line == 0 { source.line } else { items.line }, ..source };
-                    self.faults.push(fault(&source, format!("`items` is {}, not a list", items.value.what())));
+                    let source =
+                        Source { line: if items.line == 0 { source.line } else { items.line }, ..source };
+                    self.faults
+                        .push(fault(&source, format!("`items` is {}, not a list", items.value.what())));
                 }
             }
             return;
@@ -256,7 +260,8 @@ impl Checks<'_> {
     fn said(&self, field: &str, value: &str, faults: &mut Vec<Fault>) {
         match self.node.get(field) {
             Some(entry) if !entry.value.is_null() && entry.value.text().is_none() => {
-                faults.push(self.fault(entry.line, format!("`{field}` is {}, not a text", entry.value.what())));
+                faults
+                    .push(self.fault(entry.line, format!("`{field}` is {}, not a text", entry.value.what())));
             }
             _ if !value.is_empty() => {}
             _ => faults.push(self.fault(0, format!("the object has no `{field}`"))),
@@ -279,7 +284,10 @@ impl Checks<'_> {
         for field in ["name", "namespace", "generateName"] {
             if let Some(entry) = text(field).filter(|entry| entry.value.text().is_none()) {
                 let what = format!("`metadata.{field}` is {}, not a text", entry.value.what());
-                faults.push(Fault { hint: Some("put it in quotes".to_owned()), ..self.fault(entry.line, what) });
+                faults.push(Fault {
+                    hint: Some("put it in quotes".to_owned()),
+                    ..self.fault(entry.line, what)
+                });
                 return;
             }
         }
@@ -287,7 +295,8 @@ impl Checks<'_> {
         match (filled("name"), filled("generateName")) {
             (Some(_), _) => {}
             (None, Some(generated)) => {
-                let what = format!("the {kind} has `generateName`, and what is applied needs a name of its own");
+                let what =
+                    format!("the {kind} has `generateName`, and what is applied needs a name of its own");
                 let hint = "give it a `name` that changes with what it does, such as one with the image's digest or the commit";
                 faults.push(Fault { hint: Some(hint.to_owned()), ..self.fault(generated.line, what) });
             }

@@ -24,7 +24,9 @@ pub fn normalise(object: &mut Object) -> Vec<Fault> {
             metadata.remove(field);
         }
         let emptied = match metadata.get_mut("annotations") {
-            Some(Value::Object(annotations)) => annotations.remove(LAST_APPLIED).is_some() && annotations.is_empty(),
+            Some(Value::Object(annotations)) => {
+                annotations.remove(LAST_APPLIED).is_some() && annotations.is_empty()
+            }
             _ => false,
         };
         if emptied {

@@ -30,6 +30,9 @@ pub fn follow<'a>(fields: &'a Map<String, Value>, path: &[&str]) -> Option<&'a M
 }
 
 /// As [`follow`], to be changed.
-pub fn follow_mut<'a>(fields: &'a mut Map<String, Value>, path: &[&str]) -> Option<&'a mut Map<String, Value>> {
+pub fn follow_mut<'a>(
+    fields: &'a mut Map<String, Value>,
+    path: &[&str],
+) -> Option<&'a mut Map<String, Value>> {
     path.iter().try_fold(fields, |fields, name| fields.get_mut(*name)?.as_object_mut())
 }

@@ -48,7 +48,11 @@ pub(super) fn resolve(text: &str, implied: bool, tag: Option<&str>) -> Result<Sc
         // Tags of others mean nothing, and what has one is a text.
         _ => return Ok(Scalar::Text(text.to_owned())),
     };
-    if fits { Ok(found()) } else { Err(format!("`{text}` is not what its tag says, `!!{}`", short.unwrap_or_default())) }
+    if fits {
+        Ok(found())
+    } else {
+        Err(format!("`{text}` is not what its tag says, `!!{}`", short.unwrap_or_default()))
+    }
 }
 
 /// Bytes as base64. What is not UTF-8 cannot be said in JSON; kubectl would replace it without a word.
@@ -72,8 +76,12 @@ fn plain(text: &str) -> Scalar {
     };
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return Scalar::Bool(true),
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => return Scalar::Bool(false),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            return Scalar::Bool(true);
+        }
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            return Scalar::Bool(false);
+        }
         ".nan" | ".NaN" | ".NAN" => return Scalar::Float(f64::NAN),
         ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Scalar::Float(f64::INFINITY),
         "-.inf" | "-.Inf" | "-.INF" => return Scalar::Float(f64::NEG_INFINITY),
@@ -150,7 +158,8 @@ fn is_decimal(text: &str) -> bool {
         Some((mantissa, exponent)) => (mantissa, Some(split_sign(exponent).1)),
         None => (rest, None),
     };
-    let (whole, fraction) = mantissa.split_once('.').map_or((mantissa, None), |(whole, rest)| (whole, Some(rest)));
+    let (whole, fraction) =
+        mantissa.split_once('.').map_or((mantissa, None), |(whole, rest)| (whole, Some(rest)));
     let mantissa = match (whole, fraction) {
         ("", Some(fraction)) => !fraction.is_empty() && digits(fraction),
         ("", None) => false,
@@ -175,9 +184,8 @@ impl Scalar {
             Self::Bool(value) => value.into(),
             Self::Int(value) => value.into(),
             Self::Large(value) => node::unsigned(value),
-            Self::Float(value) => {
-                node::number(value).ok_or_else(|| "JSON has no infinite numbers, and none that is none".to_owned())?
-            }
+            Self::Float(value) => node::number(value)
+                .ok_or_else(|| "JSON has no infinite numbers, and none that is none".to_owned())?,
             Self::Text(text) => text.into(),
         })
     }
@@ -191,7 +199,9 @@ impl Scalar {
             Self::Null => Err("the name of a field is nothing".to_owned()),
             Self::Bool(value) => Ok(value.to_string()),
             Self::Int(value) => Ok(value.to_string()),
-            Self::Large(value) => Err(format!("`{value}` is too large for the name of a field: put it in quotes")),
+            Self::Large(value) => {
+                Err(format!("`{value}` is too large for the name of a field: put it in quotes"))
+            }
             Self::Float(value) => Ok(float_key(value)),
             Self::Text(text) => Ok(text),
         }
@@ -263,7 +273,10 @@ mod tests {
     #[case("x", "binary", Err("the value of `!!binary` is not base64"))]
     fn with_a_tag(#[case] text: &str, #[case] tag: &str, #[case] expected: Result<Scalar, &str>) {
         let tag = format!("{OWN}{tag}");
-        assert_eq!(resolve(text, false, Some(&tag)).as_ref().map_err(String::as_str), expected.as_ref().map_err(|text| *text));
+        assert_eq!(
+            resolve(text, false, Some(&tag)).as_ref().map_err(String::as_str),
+            expected.as_ref().map_err(|text| *text)
+        );
     }
 
     #[rstest]

@@ -24,7 +24,8 @@ fn documents_in_their_order() {
     let text = "\u{feff}# head\n---\n# nothing\n---\r\napiVersion: v1\r\nkind: ConfigMap\r\nmetadata: {name: a}\r\n\
                 --- # next\n\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: b\n...\n---\nnull\n--- \n";
     let objects = read_text(text).unwrap();
-    let places: Vec<String> = objects.iter().map(|object| format!("{} {}", object.source, object.name())).collect();
+    let places: Vec<String> =
+        objects.iter().map(|object| format!("{} {}", object.source, object.name())).collect();
     assert_eq!(places, ["standard input:5 a", "standard input:10 b"]);
 }
 
@@ -33,7 +34,8 @@ fn lists_are_taken_apart() {
     let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ConfigMapList\n  items:\n  - metadata: {name: a}\n\
                 - apiVersion: v1\n  kind: Secret\n  metadata: {name: b}\n---\n{apiVersion: v1, kind: PodList, items: null}\n";
     let objects = read_text(text).unwrap();
-    let ids: Vec<String> = objects.iter().map(|object| format!("{} {}", object.source, object.id())).collect();
+    let ids: Vec<String> =
+        objects.iter().map(|object| format!("{} {}", object.source, object.id())).collect();
     assert_eq!(ids, ["standard input:7 (item 1) configmap/a", "standard input:8 (item 2) secret/b"]);
 }
 
@@ -71,7 +73,9 @@ fn an_object_that_is_there_twice_is_named_with_both_places() {
     let text = format!("{one}---\n{}", one.replace("apps/v1", "apps/v1beta1"));
     assert_eq!(
         faults(&text),
-        ["standard input:5: `deployment.apps/a` of namespace `review` is there twice: it is in standard input:1 too"]
+        [
+            "standard input:5: `deployment.apps/a` of namespace `review` is there twice: it is in standard input:1 too"
+        ]
     );
 }
 
@@ -96,7 +100,8 @@ fn what_belongs_to_the_server_is_left_out() {
     let text = "apiVersion: v1\nkind: Pod\nstatus: {phase: Running}\nmetadata:\n  name: a\n  uid: x\n  generation: 2\n  \
                 resourceVersion: '5'\n  creationTimestamp: null\n  selfLink: /x\n  managedFields: []\n  labels: {a: b}\n  \
                 annotations: {kubectl.kubernetes.io/last-applied-configuration: '{}'}\n";
-    let expected = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": {"a": "b"}}});
+    let expected =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": {"a": "b"}}});
     assert_eq!(Value::Object(object(text).fields), expected);
 }
 
@@ -104,7 +109,10 @@ fn what_belongs_to_the_server_is_left_out() {
 fn plain_texts_of_secrets_become_data() {
     let secret = |rest: &str| format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: a}}\n{rest}\n");
     let data = |rest: &str| object(&secret(rest)).fields;
-    assert_eq!(data("stringData: {a: x, b: null}\ndata: {a: eQ==, c: eg==}")["data"], json!({"a": "eA==", "b": "", "c": "eg=="}));
+    assert_eq!(
+        data("stringData: {a: x, b: null}\ndata: {a: eQ==, c: eg==}")["data"],
+        json!({"a": "eA==", "b": "", "c": "eg=="})
+    );
     assert!(!data("stringData: {a: x}\ndata:").contains_key("stringData"));
     let found = faults(&secret("stringData: {pin: 1234}"));
     assert_eq!(found, ["standard input:1: stringData.pin: it is no text; put it in quotes"]);

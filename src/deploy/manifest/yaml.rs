@@ -127,7 +127,10 @@ impl Builder {
             }
             Event::Alias(id) => {
                 let Some(node) = self.anchors.get(&id).cloned() else {
-                    return Err(Mistake { line, what: "an alias names what it is itself a part of".to_owned() });
+                    return Err(Mistake {
+                        line,
+                        what: "an alias names what it is itself a part of".to_owned(),
+                    });
                 };
                 self.charge(&node, line)?;
                 self.put(Node { line, ..node }, 0)?;
@@ -221,7 +224,9 @@ impl Builder {
                 let line = node.line;
                 *key = Some(match node.content {
                     Content::Scalar(Value::String(text)) => Key::Field(text, line),
-                    Content::Scalar(value @ (Value::Number(_) | Value::Bool(_))) => Key::Field(value.to_string(), line),
+                    Content::Scalar(value @ (Value::Number(_) | Value::Bool(_))) => {
+                        Key::Field(value.to_string(), line)
+                    }
                     _ => {
                         let what = format!("the name of a field is {}", node.what());
                         self.mistakes.push(Mistake { line, what });
@@ -262,7 +267,8 @@ fn weight(node: &Node) -> usize {
         Content::Scalar(_) => 1,
         Content::List(list) => 1 + list.iter().map(weight).sum::<usize>(),
         Content::Map(entries) => {
-            let fields = entries.iter().map(|entry| 1 + entry.key.len() / TEXT_OF_A_NODE + weight(&entry.value));
+            let fields =
+                entries.iter().map(|entry| 1 + entry.key.len() / TEXT_OF_A_NODE + weight(&entry.value));
             1 + fields.sum::<usize>()
         }
     }
@@ -278,9 +284,10 @@ mod tests {
     fn value(text: &str) -> Result<Value, Vec<String>> {
         match read(text, 1) {
             Ok(node) => Ok(node.map_or(Value::Null, Node::into_value)),
-            Err(mistakes) => {
-                Err(mistakes.into_iter().map(|mistake| format!("{}: {}", mistake.line, mistake.what)).collect())
-            }
+            Err(mistakes) => Err(mistakes
+                .into_iter()
+                .map(|mistake| format!("{}: {}", mistake.line, mistake.what))
+                .collect()),
         }
     }
 
@@ -319,7 +326,9 @@ mod tests {
         let mut text = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
         for level in 1..12 {
             let last = level - 1;
-            text.push_str(&format!("a{level}: &a{level} [*a{last},*a{last},*a{last},*a{last},*a{last},*a{last}]\n"));
+            text.push_str(&format!(
+                "a{level}: &a{level} [*a{last},*a{last},*a{last},*a{last},*a{last},*a{last}]\n"
+            ));
         }
         assert!(value(&text).unwrap_err()[0].ends_with("aliases make this document too large"));
         let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(100));

@@ -6,6 +6,7 @@ use super::Named;
 use crate::deploy::object::{Gvk, Object};
 
 /// Kinds of Kubernetes whose objects are in namespaces, by group.
+#[rustfmt::skip]
 const NAMESPACED: [(&str, &[&str]); 12] = [
     (
         "",
@@ -28,6 +29,7 @@ const NAMESPACED: [(&str, &[&str]); 12] = [
 ];
 
 /// Kinds of Kubernetes whose objects belong to the whole cluster, by group.
+#[rustfmt::skip]
 const OF_THE_CLUSTER: [(&str, &[&str]); 12] = [
     ("", &["Namespace", "Node", "PersistentVolume"]),
     (
@@ -73,15 +75,19 @@ fn plural(kind: &str) -> String {
 
 /// A kind that a CustomResourceDefinition among `objects` defines.
 pub fn defined_by(objects: &[Object], gvk: &Gvk) -> Option<Named> {
-    objects.iter().filter(|object| object.gvk().group_kind().is("apiextensions.k8s.io", "CustomResourceDefinition")).find_map(
-        |object| {
+    objects
+        .iter()
+        .filter(|object| object.gvk().group_kind().is("apiextensions.k8s.io", "CustomResourceDefinition"))
+        .find_map(|object| {
             let spec = object.fields.get("spec")?;
             let text = |path: &str| spec.pointer(path).and_then(Value::as_str);
             let fits = text("/group") == Some(&gvk.group) && text("/names/kind") == Some(&gvk.kind);
             fits.then(|| ())?;
-            Some(Named { plural: text("/names/plural")?.to_owned(), namespaced: text("/scope") == Some("Namespaced") })
-        },
-    )
+            Some(Named {
+                plural: text("/names/plural")?.to_owned(),
+                namespaced: text("/scope") == Some("Namespaced"),
+            })
+        })
 }
 
 #[cfg(test)]
