@@ -6,7 +6,9 @@
 //! | `error` | why a deployment failed |
 //! | `manifest` | manifests: from files to objects |
 //! | `render` | variables in texts, as `envsubst` replaces them |
+//! | `handoff`, `images` | the images that are to be deployed, and their places in manifests |
 //! | `apply` | objects in their places, server-side apply in order, taking over, conflicts |
+//! | `pull_secret`, `rbac` | what a deployment needs beforehand: a login for nodes, rights |
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
 //! | `diff` | what would change, field by field |
 //! | `inventory`, `remove` | what a deployment consists of; removing what it no longer has, or all of it |
@@ -20,9 +22,13 @@ pub mod apply;
 pub mod cluster;
 pub mod diff;
 pub mod error;
+pub mod handoff;
+pub mod images;
 pub mod inventory;
 pub mod manifest;
 pub mod object;
+pub mod pull_secret;
+pub mod rbac;
 pub mod remove;
 pub mod render;
 
