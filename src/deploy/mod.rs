@@ -5,6 +5,7 @@
 //! | `object` | what an object is, which one it is, and where it was written |
 //! | `error` | why a deployment failed |
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
+//! | `status` | whether an object does what was asked of it |
 //!
 //! # Invariants
 //! 1. Objects are JSON values all the way: what this program does not know of is handed on as it was written.
@@ -14,6 +15,7 @@
 pub mod cluster;
 pub mod error;
 pub mod object;
+pub mod status;
 
 pub use error::DeployError;
 pub use object::{GroupKind, Gvk, Object, ObjectId, Source};
