@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::kind::Kind;
 use crate::build::BuildError;
+use crate::deploy::DeployError;
 use crate::registry::{CredentialError, ErrorKind, RegistryError};
 use crate::report::{Failure, Findings};
 use crate::sandbox::SandboxError;
@@ -78,6 +79,9 @@ pub enum CliError {
     /// `doctor` has found that steps cannot be run.
     #[error("`RUN` steps cannot be run on this machine: {0}")]
     Machine(String),
+    /// A deployment, or what it is made of, failed.
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
     /// A signal came.
     #[error("cancelled")]
     Cancelled,
@@ -119,7 +123,10 @@ impl CliError {
             (Kind::Cancelled, Some(signal)) => format!("cancelled by {signal}"),
             _ => self.to_string(),
         };
-        let mut causes = causes(self, &message);
+        let mut causes = match self {
+            Self::Deploy(error) if !error.details().is_empty() => error.details(),
+            _ => causes(self, &message),
+        };
         causes.extend(scene.panics.iter().cloned());
         Failure {
             message,
@@ -132,7 +139,10 @@ impl CliError {
 
     /// What to do about it: what the error itself knows, and behind it what the command line can add.
     fn hints(&self, kind: Kind, scene: Scene<'_>) -> Vec<String> {
-        let mut hints: Vec<String> = self.own_hint().into_iter().collect();
+        let mut hints: Vec<String> = match self {
+            Self::Deploy(error) => error.hints(),
+            _ => self.own_hint().into_iter().collect(),
+        };
         match kind {
             Kind::DiskFull => hints.push(self.room(scene.state)),
             Kind::Sandbox => hints.push("`cofferdam doctor` shows what this machine allows".to_owned()),
@@ -151,6 +161,13 @@ impl CliError {
             | Kind::Input
             | Kind::Output
             | Kind::Invalid
+            | Kind::Manifest
+            | Kind::Cluster
+            | Kind::Forbidden
+            | Kind::Conflict
+            | Kind::Apply
+            | Kind::Rollout
+            | Kind::TimedOut
             | Kind::Cancelled => {}
         }
         hints
@@ -166,7 +183,8 @@ impl CliError {
                 Some("set `DOCKER_CONFIG` to a directory that may be written to".to_owned())
             }
             Self::Panicked => Some("please report this, with what is written above".to_owned()),
-            Self::Credential(_)
+            Self::Deploy(_)
+            | Self::Credential(_)
             | Self::Store(_)
             | Self::Output { .. }
             | Self::Stdout(_)

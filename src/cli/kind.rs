@@ -9,6 +9,9 @@ use std::io;
 use super::error::CliError;
 use crate::build::transfer::TransferError;
 use crate::build::{BuildError, ImageFault};
+use crate::deploy::DeployError;
+use crate::deploy::apply::FailureKind;
+use crate::deploy::cluster::ApiError;
 use crate::layer::{LayerError, TreeError};
 use crate::registry::{ErrorKind, RegistryError};
 use crate::remote::RemoteError;
@@ -45,6 +48,20 @@ pub enum Kind {
     DiskFull,
     /// There is no such image.
     NotFound,
+    /// Manifests are wrong.
+    Manifest,
+    /// The cluster cannot be reached, or there is no way to it.
+    Cluster,
+    /// The identity may not do this in the cluster.
+    Forbidden,
+    /// Fields of objects belong to somebody else.
+    Conflict,
+    /// The cluster does not take an object.
+    Apply,
+    /// What was applied does not come to life.
+    Rollout,
+    /// What was applied has not come to life in time.
+    TimedOut,
     /// It was cancelled by a signal.
     Cancelled,
 }
@@ -73,7 +90,7 @@ const INTERRUPT: u8 = 2;
 
 impl Kind {
     /// Every kind, in the order of their statuses.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 21] = [
         Self::Other,
         Self::Usage,
         Self::Dockerfile,
@@ -87,6 +104,13 @@ impl Kind {
         Self::Invalid,
         Self::DiskFull,
         Self::NotFound,
+        Self::Manifest,
+        Self::Cluster,
+        Self::Forbidden,
+        Self::Conflict,
+        Self::Apply,
+        Self::Rollout,
+        Self::TimedOut,
         Self::Cancelled,
     ];
 
@@ -171,6 +195,48 @@ impl Kind {
                 "there is no such image, tag or platform in the registry, or no image of that name in the store",
                 "check the spelling, and whether the credentials show private repositories",
             ),
+            Self::Manifest => row(
+                14,
+                "manifest",
+                "manifests cannot be read, are wrong, or do not fit this cluster",
+                "the message names the file and the line",
+            ),
+            Self::Cluster => row(
+                15,
+                "cluster",
+                "there is no way to the cluster: no kubeconfig, no credentials, or no answer",
+                "`cofferdam deploy doctor` shows which cluster is asked, and as whom",
+            ),
+            Self::Forbidden => row(
+                16,
+                "forbidden",
+                "the cluster knows who asks and does not allow it",
+                "the message has the rule that is missing; `cofferdam rbac generate` prints all of them",
+            ),
+            Self::Conflict => row(
+                17,
+                "conflict",
+                "fields or objects belong to somebody else",
+                "the message names the owner, both values and the ways out",
+            ),
+            Self::Apply => row(
+                18,
+                "apply",
+                "the cluster does not take an object: it is invalid, or quota or policy are against it",
+                "the message is the cluster's, with what can be done about it",
+            ),
+            Self::Rollout => row(
+                19,
+                "rollout",
+                "everything was applied, and something does not come to life",
+                "the message says what, where, why and what to do",
+            ),
+            Self::TimedOut => row(
+                20,
+                "timed_out",
+                "everything was applied, and something has not come to life in time",
+                "the message says what it was waiting for; give it more with `--timeout`",
+            ),
             Self::Cancelled => row(
                 SIGNALLED + INTERRUPT,
                 "cancelled",
@@ -216,8 +282,39 @@ fn of_command(error: &CliError) -> Kind {
         CliError::Faults { .. } => Kind::Invalid,
         CliError::Findings { .. } => Kind::Dockerfile,
         CliError::Machine(_) => Kind::Sandbox,
+        CliError::Deploy(error) => of_deploy(error),
         CliError::Cancelled => Kind::Cancelled,
         CliError::Start(_) | CliError::Panicked => Kind::Other,
+    }
+}
+
+fn of_deploy(error: &DeployError) -> Kind {
+    match error {
+        DeployError::Manifests(_) => Kind::Manifest,
+        DeployError::Input { .. } => Kind::Input,
+        DeployError::Access(_) => Kind::Cluster,
+        DeployError::Api(error) => of_api(error),
+        DeployError::Apply(failures) => match failures.iter().map(|failure| failure.kind).min() {
+            Some(FailureKind::Forbidden) => Kind::Forbidden,
+            Some(FailureKind::Conflict) => Kind::Conflict,
+            Some(FailureKind::Refused) | None => Kind::Apply,
+        },
+        DeployError::Cancelled => Kind::Cancelled,
+    }
+}
+
+fn of_api(error: &ApiError) -> Kind {
+    match error {
+        ApiError::Refused(refusal) => match refusal.code {
+            401 | 403 => Kind::Forbidden,
+            404 => Kind::NotFound,
+            _ => Kind::Apply,
+        },
+        ApiError::Unreachable { .. }
+        | ApiError::Credentials { .. }
+        | ApiError::Garbled { .. }
+        | ApiError::Expired => Kind::Cluster,
+        ApiError::Cancelled => Kind::Cancelled,
     }
 }
 

@@ -5,6 +5,8 @@ use std::io;
 
 use thiserror::Error;
 
+use super::apply::Failure;
+use super::cluster::{AccessError, ApiError};
 use super::object::Source;
 
 /// Why a deployment failed. Each variant is a kind of its own, with its own exit status.
@@ -21,6 +23,15 @@ pub enum DeployError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no way to the cluster.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The cluster cannot be reached, or refuses what concerns no object alone.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// Objects cannot be applied. None is if the dry run has found them.
+    #[error("{}", failures_in_words(.0))]
+    Apply(Vec<Failure>),
     /// A run was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -30,6 +41,26 @@ impl DeployError {
     /// One fault.
     pub fn fault(source: Option<Source>, what: impl Into<String>) -> Self {
         Self::Manifests(vec![Fault { source, what: what.into(), hint: None }])
+    }
+
+    /// What there is to say of each of several faults; nothing where the message says it all.
+    pub fn details(&self) -> Vec<String> {
+        match self {
+            Self::Manifests(faults) if faults.len() > 1 => faults.iter().map(Fault::to_string).collect(),
+            Self::Apply(failures) if failures.len() > 1 => failures.iter().map(Failure::to_string).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What to do about it.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Manifests(faults) => once(faults.iter().filter_map(|fault| fault.hint.clone())),
+            Self::Apply(failures) => once(failures.iter().flat_map(|failure| failure.hints.clone())),
+            Self::Access(error) => error.hint.clone().into_iter().collect(),
+            Self::Api(error) => error.hint().into_iter().collect(),
+            Self::Input { .. } | Self::Cancelled => Vec::new(),
+        }
     }
 }
 
@@ -54,16 +85,29 @@ impl fmt::Display for Fault {
     }
 }
 
+/// The one that there is, or how many.
 fn in_words(faults: &[Fault]) -> String {
     match faults {
         [] => "the manifests have no objects".to_owned(),
         [fault] => fault.to_string(),
-        faults => {
-            let mut text = format!("the manifests have {} faults", faults.len());
-            for fault in faults {
-                text.push_str(&format!("\n{fault}"));
-            }
-            text
+        faults => format!("the manifests have {} faults", faults.len()),
+    }
+}
+
+fn failures_in_words(failures: &[Failure]) -> String {
+    match failures {
+        [failure] => format!("cannot apply {failure}"),
+        failures => format!("{} objects cannot be applied", failures.len()),
+    }
+}
+
+/// Each text once, in order.
+fn once(texts: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut seen = Vec::new();
+    for text in texts {
+        if !seen.contains(&text) {
+            seen.push(text);
         }
     }
+    seen
 }

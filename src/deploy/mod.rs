@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `object` | what an object is, which one it is, and where it was written |
 //! | `error` | why a deployment failed |
+//! | `apply` | objects in their places, server-side apply in order, taking over, conflicts |
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
 //! | `status` | whether an object does what was asked of it |
 //!
@@ -12,6 +13,7 @@
 //! 2. Nothing is said of an object but what the API server answered about *this* generation of it.
 //! 3. No token, key or content of a Secret is in an error, an event or a debug output.
 
+pub mod apply;
 pub mod cluster;
 pub mod error;
 pub mod object;

@@ -93,6 +93,15 @@ impl Roots {
     }
 }
 
+/// The certificates that `trust` names or finds on this machine, in DER; empty where there are none and nobody named a
+/// place.
+///
+/// # Errors
+/// In words, if a place that the user named cannot be read or holds no certificate.
+pub fn system_roots(trust: &TrustStore) -> Result<Vec<Vec<u8>>, String> {
+    Ok(system(trust)?.iter().map(|certificate| certificate.as_ref().to_vec()).collect())
+}
+
 /// The system's certificates; empty where there are none and nobody named a place.
 fn system(trust: &TrustStore) -> Result<Vec<Certificate>, String> {
     let mut found = Vec::new();

@@ -1,0 +1,417 @@
+//! Trying and applying.
+
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt as _};
+use serde_json::Value;
+
+use super::MANAGER;
+use super::failure::{Failure, sorted};
+use super::fields::is_below;
+use super::migrate;
+use super::order::{DEFINITIONS, WAVES};
+use super::resolve::Target;
+use crate::deploy::cluster::{ApiError, Applied, Cluster, PatchKind, Refusal};
+use crate::deploy::error::DeployError;
+use crate::deploy::object::ObjectId;
+
+/// Objects that are under way at one time. The client has a limit of its own for requests.
+const AT_ONCE: usize = 16;
+/// How long what passes by itself is waited for: races at quotas, a service account that a new namespace is about to get.
+const PASSING: Duration = Duration::from_secs(20);
+/// How long a definition may take until its kind is served.
+const SERVED: Duration = Duration::from_secs(60);
+/// How long an object that is being deleted is waited for.
+const GONE: Duration = Duration::from_secs(60);
+/// How often something is looked at again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Whose fields are overwritten.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Force {
+    /// Nobody's.
+    #[default]
+    No,
+    /// Everybody's.
+    All,
+    /// Those at and below these paths.
+    Paths(Vec<String>),
+}
+
+/// What is done about fields that the server does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Validation {
+    /// They are an error.
+    #[default]
+    Strict,
+    /// They are warned of and dropped.
+    Warn,
+    /// They are dropped.
+    Ignore,
+}
+
+impl Validation {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Strict => "Strict",
+            Self::Warn => "Warn",
+            Self::Ignore => "Ignore",
+        }
+    }
+}
+
+/// How objects are applied.
+#[derive(Debug, Clone, Default)]
+pub struct ApplyOptions {
+    /// Whose fields are overwritten.
+    pub force: Force,
+    /// What is done about unknown fields.
+    pub validation: Validation,
+    /// Managers that are taken over from, besides who has applied on the client.
+    pub take_over: Vec<String>,
+    /// Whether objects are changed that a GitOps controller owns.
+    pub take_from_gitops: bool,
+}
+
+/// What became of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It was not there.
+    Created,
+    /// It has changed.
+    Configured,
+    /// It was as it is to be.
+    Unchanged,
+}
+
+impl Action {
+    /// As kubectl says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// What an object has come to, in a dry run or for good.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// Which object.
+    pub id: ObjectId,
+    /// What became of it. In a dry run of an object that is there, [`Action::Configured`] stands for either.
+    pub action: Action,
+    /// The object as the server has answered it; null for one that could not be tried.
+    pub object: Value,
+    /// What the server warns of.
+    pub warnings: Vec<String>,
+    /// Who was taken over from.
+    pub taken_from: Vec<String>,
+}
+
+impl Done {
+    /// The generation that was applied; nothing for kinds that do not count.
+    pub fn generation(&self) -> Option<i64> {
+        self.object.pointer("/metadata/generation").and_then(Value::as_i64)
+    }
+
+    fn version(&self) -> Option<&str> {
+        self.object.pointer("/metadata/resourceVersion").and_then(Value::as_str)
+    }
+}
+
+/// Has the server do everything but keep it.
+///
+/// # Errors
+/// [`DeployError::Apply`] with everything that is wrong; or if the cluster cannot be reached.
+pub async fn try_all(
+    cluster: &Cluster,
+    targets: &[Target],
+    options: &ApplyOptions,
+) -> Result<Vec<Done>, DeployError> {
+    let tries = targets.iter().map(|target| async move {
+        if target.is_ahead {
+            return Ok(Ok(untried(target)));
+        }
+        settle(target, try_one(cluster, target, options).await)
+    });
+    outcomes(stream::iter(tries).buffered(AT_ONCE).collect().await)
+}
+
+/// Applies, wave by wave; `tried` is what the dry run has shown, in the same order.
+///
+/// # Errors
+/// [`DeployError::Apply`] with everything that is wrong in the wave that failed; what went before it is done, and `tell`
+/// has been told.
+pub async fn apply_all(
+    cluster: &Cluster,
+    targets: &[Target],
+    tried: &[Done],
+    options: &ApplyOptions,
+    tell: impl Fn(&Done) + Sync,
+) -> Result<Vec<Done>, DeployError> {
+    let mut done = Vec::with_capacity(targets.len());
+    for wave in 0..WAVES {
+        let members = targets.iter().zip(tried).filter(|(target, _)| target.wave == wave);
+        let work = members.map(|(target, tried)| async {
+            let outcome = settle(target, apply_one(cluster, target, tried, options).await);
+            if let Ok(Ok(done)) = &outcome {
+                tell(done);
+            }
+            outcome
+        });
+        let through = outcomes(stream::iter(work).buffered(AT_ONCE).collect().await)?;
+        if wave == DEFINITIONS && targets.iter().any(|target| target.is_ahead) {
+            until_served(cluster, targets).await?;
+        }
+        done.extend(through);
+    }
+    Ok(done)
+}
+
+type Outcome = Result<Result<Done, Failure>, ApiError>;
+
+/// All of the results, or all of the failures.
+fn outcomes(outcomes: Vec<Outcome>) -> Result<Vec<Done>, DeployError> {
+    let mut done = Vec::with_capacity(outcomes.len());
+    let mut failures = Vec::new();
+    for outcome in outcomes {
+        match outcome? {
+            Ok(one) => done.push(one),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    if failures.is_empty() { Ok(done) } else { Err(DeployError::Apply(failures)) }
+}
+
+fn settle(target: &Target, outcome: Result<Done, Stop>) -> Outcome {
+    match outcome {
+        Ok(done) => Ok(Ok(done)),
+        Err(Stop::Failure(failure)) => Ok(Err(*failure)),
+        Err(Stop::Api(error)) => sorted(target, error).map(Err),
+    }
+}
+
+/// Why work on an object has come to its end.
+enum Stop {
+    Failure(Box<Failure>),
+    Api(ApiError),
+}
+
+impl From<ApiError> for Stop {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(Box::new(failure))
+    }
+}
+
+/// An object that cannot be tried because something of the same run has to be there first.
+fn untried(target: &Target) -> Done {
+    Done {
+        id: target.id.clone(),
+        action: Action::Created,
+        object: Value::Null,
+        warnings: Vec::new(),
+        taken_from: Vec::new(),
+    }
+}
+
+async fn try_one(cluster: &Cluster, target: &Target, options: &ApplyOptions) -> Result<Done, Stop> {
+    let (applied, taken_from) = attempt(cluster, target, options, true).await?;
+    if let Some(owner) = gitops_owner(&applied.object).filter(|_| !options.take_from_gitops) {
+        return Err(Failure::gitops(target, &owner).into());
+    }
+    let action = if applied.created { Action::Created } else { Action::Configured };
+    let Applied { object, warnings, .. } = applied;
+    Ok(Done { id: target.id.clone(), action, object, warnings, taken_from })
+}
+
+async fn apply_one(
+    cluster: &Cluster,
+    target: &Target,
+    tried: &Done,
+    options: &ApplyOptions,
+) -> Result<Done, Stop> {
+    if tried.object.pointer("/metadata/deletionTimestamp").is_some() {
+        until_gone(cluster, target).await?;
+    }
+    let mut taken_from: Vec<String> = Vec::new();
+    let earlier = migrate::predecessors(&tried.object, MANAGER, &options.take_over);
+    if !earlier.is_empty() || !tried.taken_from.is_empty() {
+        taken_from = take_over(cluster, target, options).await?;
+    }
+    let (applied, _) = attempt(cluster, target, options, false).await?;
+    let Applied { object, warnings, created } = applied;
+    let mut done = Done { id: target.id.clone(), action: Action::Created, object, warnings, taken_from };
+    if !created {
+        let is_same = done.version().is_some() && done.version() == tried.version();
+        done.action = if is_same { Action::Unchanged } else { Action::Configured };
+    }
+    Ok(done)
+}
+
+/// Applies once, waiting for what passes; says who is to be taken over from.
+async fn attempt(
+    cluster: &Cluster,
+    target: &Target,
+    options: &ApplyOptions,
+    dry: bool,
+) -> Result<(Applied, Vec<String>), Stop> {
+    let begun = Instant::now();
+    let mut force = options.force == Force::All;
+    let mut taken_from = Vec::new();
+    loop {
+        let error = match send(cluster, target, options, force, dry).await {
+            Ok(applied) => return Ok((applied, taken_from)),
+            Err(error) => error,
+        };
+        let Some(refusal) = error.refusal().cloned() else { return Err(error.into()) };
+        if refusal.is_field_conflict() && !force {
+            let live = cluster.find(&target.path).await.unwrap_or_default();
+            taken_from = permission(target, &refusal, live.as_ref(), options)?;
+            // The dry run shows what will be once the others' fields are ours; for good they are made ours first.
+            force = dry || taken_from.is_empty();
+            if !dry && !taken_from.is_empty() {
+                take_over(cluster, target, options).await?;
+            }
+        } else if !(passes(target, &refusal) && begun.elapsed() < PASSING) {
+            return Err(error.into());
+        } else {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+async fn send(
+    cluster: &Cluster,
+    target: &Target,
+    options: &ApplyOptions,
+    force: bool,
+    dry: bool,
+) -> Result<Applied, ApiError> {
+    let mut query = vec![
+        ("fieldManager", MANAGER),
+        ("force", if force { "true" } else { "false" }),
+        ("fieldValidation", options.validation.name()),
+    ];
+    if dry {
+        query.push(("dryRun", "All"));
+    }
+    cluster.apply(&target.path, &query, &Value::Object(target.object.fields.clone())).await
+}
+
+/// Whether conflicts may be passed over: all of them lie with who has applied on the client before, whose names are given
+/// back, or at paths that the user has named.
+fn permission(
+    target: &Target,
+    refusal: &Refusal,
+    live: Option<&Value>,
+    options: &ApplyOptions,
+) -> Result<Vec<String>, Failure> {
+    let paths: &[String] = match &options.force {
+        Force::Paths(paths) => paths,
+        Force::No | Force::All => &[],
+    };
+    let earlier =
+        live.map(|live| migrate::predecessors(live, MANAGER, &options.take_over)).unwrap_or_default();
+    let is_earlier = |message: &str| {
+        earlier.iter().any(|manager| message.contains(&format!("conflict with \"{manager}\"")))
+    };
+    let is_allowed = |field: &str| paths.iter().any(|path| is_below(field, path));
+    let mut taken = false;
+    for cause in refusal.field_conflicts() {
+        if is_earlier(&cause.message) {
+            taken = true;
+        } else if !is_allowed(&cause.field) {
+            return Err(Failure::conflict(target, refusal, live, paths));
+        }
+    }
+    Ok(if taken { earlier.into_iter().map(str::to_owned).collect() } else { Vec::new() })
+}
+
+/// Makes fields ours that somebody has applied on the client; gives the names.
+async fn take_over(
+    cluster: &Cluster,
+    target: &Target,
+    options: &ApplyOptions,
+) -> Result<Vec<String>, ApiError> {
+    let begun = Instant::now();
+    loop {
+        let Some(live) = cluster.find(&target.path).await? else { return Ok(Vec::new()) };
+        let Some(entries) = migrate::migrated(&live, MANAGER, &options.take_over) else {
+            return Ok(Vec::new());
+        };
+        let names = migrate::predecessors(&live, MANAGER, &options.take_over);
+        let patch = migrate::patch(&live, entries);
+        match cluster.patch(&target.path, &[("fieldManager", MANAGER)], PatchKind::Json, &patch).await {
+            Ok(_) => return Ok(names.into_iter().map(str::to_owned).collect()),
+            // Somebody has changed it meanwhile: from the start.
+            Err(ApiError::Refused(refusal)) if refusal.code == 409 && begun.elapsed() < PASSING => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether a refusal passes by itself.
+fn passes(target: &Target, refusal: &Refusal) -> bool {
+    let says = |text: &str| refusal.message.contains(text);
+    refusal.is_quota_race()
+        // A namespace gets its service account a moment after it is there.
+        || says("error looking up service account") && target.is_ahead
+        || target.is_ahead && refusal.is_unknown_kind()
+        || target.is_ahead && refusal.code == 404 && says("namespaces \"")
+}
+
+/// Waits until an object that is being deleted is gone.
+async fn until_gone(cluster: &Cluster, target: &Target) -> Result<(), Stop> {
+    let begun = Instant::now();
+    loop {
+        let live = cluster.find(&target.path).await?;
+        let Some(live) = live.filter(|live| live.pointer("/metadata/deletionTimestamp").is_some()) else {
+            return Ok(());
+        };
+        if begun.elapsed() > GONE {
+            return Err(Failure::deleting(target, &live).into());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Waits until the kinds are served that definitions of this run have defined.
+async fn until_served(cluster: &Cluster, targets: &[Target]) -> Result<(), DeployError> {
+    let begun = Instant::now();
+    loop {
+        cluster.forget_kinds();
+        let kinds = cluster.kinds().await?;
+        let missing = targets.iter().find(|target| kinds.get(&target.resource.gvk).is_none());
+        let Some(missing) = missing else { return Ok(()) };
+        if begun.elapsed() > SERVED {
+            let what = format!("the cluster does not serve `{}` though it was defined", missing.resource.gvk);
+            return Err(DeployError::fault(Some(missing.object.source.clone()), what));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The GitOps controller that an object is made by, as its labels say.
+fn gitops_owner(object: &Value) -> Option<String> {
+    let label = |name: &str| object.pointer("/metadata/labels")?.get(name)?.as_str();
+    let annotation = |name: &str| object.pointer("/metadata/annotations")?.get(name)?.as_str();
+    if let Some(name) = label("kustomize.toolkit.fluxcd.io/name") {
+        return Some(format!("Flux's Kustomization `{name}`"));
+    }
+    if let Some(name) = label("helm.toolkit.fluxcd.io/name") {
+        return Some(format!("Flux's HelmRelease `{name}`"));
+    }
+    if let Some(id) = annotation("argocd.argoproj.io/tracking-id") {
+        let name = id.split_once(':').map_or(id, |(name, _)| name);
+        return Some(format!("Argo CD's application `{name}`"));
+    }
+    label("argocd.argoproj.io/instance").map(|name| format!("Argo CD's application `{name}`"))
+}
