@@ -6,6 +6,7 @@
 //! | `error` | why a deployment failed |
 //! | `apply` | objects in their places, server-side apply in order, taking over, conflicts |
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
+//! | `diagnose` | what is wrong with what does not come to life, and what to do about it |
 //! | `status` | whether an object does what was asked of it |
 //!
 //! # Invariants
@@ -15,6 +16,7 @@
 
 pub mod apply;
 pub mod cluster;
+pub mod diagnose;
 pub mod error;
 pub mod object;
 pub mod status;
