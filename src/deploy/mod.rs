@@ -8,6 +8,7 @@
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
 //! | `diagnose` | what is wrong with what does not come to life, and what to do about it |
 //! | `status` | whether an object does what was asked of it |
+//! | `wait` | waiting until everything does, or until it is known why not |
 //!
 //! # Invariants
 //! 1. Objects are JSON values all the way: what this program does not know of is handed on as it was written.
@@ -20,6 +21,7 @@ pub mod diagnose;
 pub mod error;
 pub mod object;
 pub mod status;
+pub mod wait;
 
 pub use error::DeployError;
 pub use object::{GroupKind, Gvk, Object, ObjectId, Source};
