@@ -9,12 +9,15 @@ use super::build::BuildArgs;
 use super::cache::CacheArgs;
 use super::completions::CompletionsArgs;
 use super::copy::CopyArgs;
+use super::deploy::DeployArgs;
+use super::diff::DiffArgs;
 use super::doctor::DoctorArgs;
 use super::images::ImagesArgs;
 use super::inspect::InspectArgs;
 use super::login::{LoginArgs, LogoutArgs};
 use super::prune::PruneArgs;
 use super::push::PushArgs;
+use super::undeploy::UndeployArgs;
 use super::validate::ValidateArgs;
 use crate::settings::{GlobalFlags, RegistryFlags};
 
@@ -59,6 +62,12 @@ pub struct Arguments {
 pub enum Command {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),
+    /// Apply manifests to a cluster, and wait until what they describe is alive
+    Deploy(Box<DeployArgs>),
+    /// Show what a deployment would change
+    Diff(Box<DiffArgs>),
+    /// Remove a deployment
+    Undeploy(UndeployArgs),
     /// Push images of the local store
     Push(PushArgs),
     /// Copy images between registries, layouts, archives and the local store, as they are

@@ -82,6 +82,9 @@ pub enum CliError {
     /// A deployment, or what it is made of, failed.
     #[error(transparent)]
     Deploy(#[from] DeployError),
+    /// `diff` has found differences, and told them. It is no failure, and has a status.
+    #[error("there are differences")]
+    Differs,
     /// A signal came.
     #[error("cancelled")]
     Cancelled,
@@ -102,6 +105,8 @@ pub struct Scene<'a> {
     pub signal: Option<u8>,
     /// What the program's own faults have said.
     pub panics: &'a [String],
+    /// The exit status of every failure, for a command whose statuses are given by others.
+    pub failed: Option<u8>,
 }
 
 impl CliError {
@@ -184,6 +189,7 @@ impl CliError {
             }
             Self::Panicked => Some("please report this, with what is written above".to_owned()),
             Self::Deploy(_)
+            | Self::Differs
             | Self::Credential(_)
             | Self::Store(_)
             | Self::Output { .. }

@@ -284,7 +284,7 @@ fn of_command(error: &CliError) -> Kind {
         CliError::Machine(_) => Kind::Sandbox,
         CliError::Deploy(error) => of_deploy(error),
         CliError::Cancelled => Kind::Cancelled,
-        CliError::Start(_) | CliError::Panicked => Kind::Other,
+        CliError::Start(_) | CliError::Panicked | CliError::Differs => Kind::Other,
     }
 }
 
@@ -299,6 +299,9 @@ fn of_deploy(error: &DeployError) -> Kind {
             Some(FailureKind::Conflict) => Kind::Conflict,
             Some(FailureKind::Refused) | None => Kind::Apply,
         },
+        DeployError::NotGone(_) => Kind::TimedOut,
+        DeployError::Rollout(_) => Kind::Rollout,
+        DeployError::TimedOut { .. } => Kind::TimedOut,
         DeployError::Cancelled => Kind::Cancelled,
     }
 }

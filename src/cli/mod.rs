@@ -3,16 +3,18 @@
 //! | file | owns |
 //! |---|---|
 //! | `arguments` | what may be typed, and the help |
-//! | `build`, `cache`, `push`, `copy`, `inspect`, `login`, `images`, `prune`, `doctor`, `validate`, `completions` | a verb each: its flags, its result |
+//! | `build`, `cache`, `push`, `copy`, `inspect`, `login`, `images`, `prune`, `doctor`, `validate`, `completions`, `deploy`, `diff`, `undeploy` | a verb each: its flags, its result |
+//! | `cluster`, `manifests` | what the verbs of clusters share: which cluster, which objects |
 //! | `call` | what is asked of a Dockerfile instead of a build |
 //! | `session` | what the verbs share: settings, report, store, client |
+//! | `rollout_wait` | what the verbs that wait for a cluster share |
 //! | `kind`, `error` | why a command failed, its exit status, what to do about it |
 //! | `signals`, `panics` | what comes from outside of a command's own course |
 //! | `stdout`, `results` | where results go |
 //!
 //! # Invariants
-//! 1. Standard output has the result of a command and nothing else, and has it only when the command has succeeded or
-//!    the result is itself a list of faults.
+//! 1. Standard output has the result of a command and nothing else, and has it only when the command has succeeded, the
+//!    result is itself a list of faults, or it tells what has been done for good: objects applied, images pushed.
 //! 2. Whatever fails is told through the report, once, and has a [`Kind`], which decides the exit status.
 //! 3. A verb takes its arguments and a session; nothing here is global but the panic hook.
 
@@ -20,21 +22,27 @@ mod arguments;
 mod build;
 mod cache;
 mod call;
+mod cluster;
 mod completions;
 mod copy;
+mod deploy;
+mod diff;
 mod doctor;
 mod error;
 mod images;
 mod inspect;
 mod kind;
 mod login;
+mod manifests;
 mod panics;
 mod prune;
 mod push;
 mod results;
+mod rollout_wait;
 mod session;
 mod signals;
 mod stdout;
+mod undeploy;
 mod validate;
 
 use std::ffi::OsString;
@@ -56,6 +64,10 @@ use crate::settings::Surroundings;
 
 /// All went well.
 const SUCCESS: u8 = 0;
+/// `diff` has found differences.
+const DIFFERS: u8 = 1;
+/// `diff` could not find out.
+const DIFF_FAILED: u8 = 2;
 /// How long work that was given up may take to notice.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -79,12 +91,14 @@ pub fn run(line: impl IntoIterator<Item = OsString>, surroundings: Surroundings)
     for (text, hint) in session.settings.oddities() {
         session.report.event(Event::Warning { text, hint });
     }
+    // As kubectl's and diff's own: 1 says that there are differences.
+    let failed = matches!(arguments.command, Command::Diff(_)).then_some(DIFF_FAILED);
     let (outcome, signal) = match start_runtime(&session) {
         Ok(runtime) => in_runtime(runtime, arguments.command, &session),
         Err(error) => (Err(CliError::Start(error)), None),
     };
     let panics = panics::take();
-    end(&session.report, outcome, Scene { state: session.known_state(), signal, panics: &panics })
+    end(&session.report, outcome, Scene { state: session.known_state(), signal, panics: &panics, failed })
 }
 
 /// Says what is wrong with a command line, or shows the help that it asks for.
@@ -135,6 +149,9 @@ fn in_runtime(runtime: Runtime, command: Command, session: &Session) -> (Result<
 async fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
         Command::Build(arguments) => build::run(*arguments, session).await,
+        Command::Deploy(arguments) => deploy::run(*arguments, session).await,
+        Command::Diff(arguments) => diff::run(*arguments, session).await,
+        Command::Undeploy(arguments) => undeploy::run(arguments, session).await,
         Command::Push(arguments) => push::run(arguments, session).await,
         Command::Copy(arguments) => copy::run(arguments, session).await,
         Command::Inspect(arguments) => inspect::run(arguments, session).await,
@@ -152,9 +169,11 @@ async fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
 /// Tells how it ended; gives the exit status.
 fn end(report: &Report, outcome: Result<(), CliError>, scene: Scene<'_>) -> u8 {
     let status = match outcome {
+        Err(CliError::Differs) => DIFFERS,
         Err(error) if !error.is_closed_pipe() => {
             report.event(Event::Failed(error.failure(scene)));
-            Kind::of(&error).status(scene.signal)
+            let status = Kind::of(&error).status(scene.signal);
+            scene.failed.filter(|_| scene.signal.is_none()).unwrap_or(status)
         }
         _ => SUCCESS,
     };

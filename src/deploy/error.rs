@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::apply::Failure;
 use super::cluster::{AccessError, ApiError};
+use super::inventory::Member;
 use super::object::Source;
 use super::wait::Trouble;
 
@@ -44,6 +45,9 @@ pub enum DeployError {
         /// What is not there yet.
         troubles: Vec<Trouble>,
     },
+    /// Objects that were removed are not gone in time; with the finalizers that they wait for.
+    #[error("{}", left_in_words(.0))]
+    NotGone(Vec<(Member, Vec<String>)>),
     /// A run was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -77,6 +81,9 @@ impl DeployError {
             Self::Api(error) => error.hint().into_iter().collect(),
             Self::Rollout(troubles) | Self::TimedOut { troubles, .. } => {
                 once(troubles.iter().flat_map(Trouble::advice).cloned())
+            }
+            Self::NotGone(_) => {
+                vec!["give it more time with `--timeout`, or see what its finalizers wait for".to_owned()]
             }
             Self::Input { .. } | Self::Cancelled => Vec::new(),
         }
@@ -118,6 +125,14 @@ fn failures_in_words(failures: &[Failure]) -> String {
         [failure] => format!("cannot apply {failure}"),
         failures => format!("{} objects cannot be applied", failures.len()),
     }
+}
+
+fn left_in_words(left: &[(Member, Vec<String>)]) -> String {
+    let parts = left.iter().map(|(member, finalizers)| match finalizers.as_slice() {
+        [] => member.id().to_string(),
+        names => format!("{} (waits for {})", member.id(), names.join(", ")),
+    });
+    format!("not gone in time: {}", parts.collect::<Vec<_>>().join(", "))
 }
 
 /// Each text once, in order.

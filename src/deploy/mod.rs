@@ -4,11 +4,15 @@
 //! |---|---|
 //! | `object` | what an object is, which one it is, and where it was written |
 //! | `error` | why a deployment failed |
+//! | `manifest` | manifests: from files to objects |
+//! | `render` | variables in texts, as `envsubst` replaces them |
 //! | `apply` | objects in their places, server-side apply in order, taking over, conflicts |
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
 //! | `diagnose` | what is wrong with what does not come to life, and what to do about it |
 //! | `status` | whether an object does what was asked of it |
 //! | `wait` | waiting until everything does, or until it is known why not |
+//! | `diff` | what would change, field by field |
+//! | `inventory`, `remove` | what a deployment consists of; removing what it no longer has, or all of it |
 //!
 //! # Invariants
 //! 1. Objects are JSON values all the way: what this program does not know of is handed on as it was written.
@@ -18,8 +22,13 @@
 pub mod apply;
 pub mod cluster;
 pub mod diagnose;
+pub mod diff;
 pub mod error;
+pub mod inventory;
+pub mod manifest;
 pub mod object;
+pub mod remove;
+pub mod render;
 pub mod status;
 pub mod wait;
 

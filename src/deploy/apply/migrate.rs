@@ -4,14 +4,14 @@
 //! is owned by it as *updates*, so without this it would stay for good. As kubectl does when it changes from the one way
 //! to the other (KEP-555, `csaupgrade`): the fields of every entry of updates that owns the annotation of the last applied
 //! configuration become ours as *applied*. Who that was called itself does not matter: pipelines give it names.
-//! `before-first-apply` is what the server calls an object's fields from before it kept track.
 
 use serde_json::{Map, Value, json};
 
 /// The annotation in which `kubectl apply` keeps what it was given.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// The server's name for whoever changed an object before it kept track.
-const BEFORE: &str = "before-first-apply";
+/// The server's name for whoever set the fields of an object of which it keeps no track. It is nobody who could object;
+/// but as it comes and goes with the track, its fields are not taken over: they would be set and dropped in turns.
+pub const NOBODY: &str = "before-first-apply";
 
 /// The managed fields of `live` as they are to be, or nothing if there is nobody to take over from.
 ///
@@ -75,7 +75,7 @@ fn is_predecessor(entry: &Value, manager: &str, also: &[String]) -> bool {
         let path = ["fieldsV1", "f:metadata", "f:annotations", &annotation];
         path.iter().try_fold(entry, |value, key| value.get(key)).is_some()
     };
-    text(entry, "operation") == "Update" && (name == BEFORE || owns())
+    text(entry, "operation") == "Update" && owns()
 }
 
 fn is_own(entry: &Value, manager: &str) -> bool {
@@ -131,9 +131,9 @@ mod tests {
     #[test]
     fn fields_come_together_with_ours() {
         let ours = entry("cofferdam", "Apply", json!({"f:data": {"f:b": {}}}));
-        let theirs = entry("before-first-apply", "Update", json!({"f:data": {"f:a": {}}}));
+        let theirs = entry("pipeline", "Update", applied(json!({"f:a": {}})));
         let entries = migrated(&live(&[ours, theirs]), "cofferdam", &[]).unwrap();
-        assert_eq!(entries, [entry("cofferdam", "Apply", json!({"f:data": {"f:a": {}, "f:b": {}}}))]);
+        assert_eq!(entries, [entry("cofferdam", "Apply", applied(json!({"f:a": {}, "f:b": {}})))]);
     }
 
     #[test]
@@ -142,7 +142,8 @@ mod tests {
         status["subresource"] = "status".into();
         let scaler = entry("kube-controller-manager", "Update", json!({"f:spec": {"f:replicas": {}}}));
         let kubectl = entry("kubectl", "Apply", json!({"f:data": {}}));
-        let live = live(&[status, scaler, kubectl]);
+        let nobody = entry(NOBODY, "Update", json!({"f:metadata": {"f:labels": {}}}));
+        let live = live(&[status, scaler, kubectl, nobody]);
         assert_eq!(migrated(&live, "cofferdam", &[]), None);
         assert!(migrated(&live, "cofferdam", &["kubectl".to_owned()]).is_some());
     }

@@ -320,15 +320,15 @@ fn permission(
     };
     let earlier =
         live.map(|live| migrate::predecessors(live, MANAGER, &options.take_over)).unwrap_or_default();
-    let is_earlier = |message: &str| {
-        earlier.iter().any(|manager| message.contains(&format!("conflict with \"{manager}\"")))
-    };
+    let is_by = |message: &str, manager: &str| message.contains(&format!("conflict with \"{manager}\""));
+    let is_earlier = |message: &str| earlier.iter().any(|manager| is_by(message, manager));
     let is_allowed = |field: &str| paths.iter().any(|path| is_below(field, path));
     let mut taken = false;
     for cause in refusal.field_conflicts() {
-        if is_earlier(&cause.message) {
-            taken = true;
-        } else if !is_allowed(&cause.field) {
+        taken |= is_earlier(&cause.message);
+        let may =
+            is_earlier(&cause.message) || is_by(&cause.message, migrate::NOBODY) || is_allowed(&cause.field);
+        if !may {
             return Err(Failure::conflict(target, refusal, live, paths));
         }
     }

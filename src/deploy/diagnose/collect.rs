@@ -188,10 +188,10 @@ impl Collector {
         let mut secrets = BTreeSet::new();
         walk(pod.get("spec").unwrap_or(&Value::Null), &mut |key, value| match key {
             "configMap" | "configMapRef" | "configMapKeyRef" => {
-                drop(maps.insert(text(value, "/name").to_owned()))
+                maps.extend([text(value, "/name").to_owned()])
             }
-            "secretRef" | "secretKeyRef" => drop(secrets.insert(text(value, "/name").to_owned())),
-            "secret" => drop(secrets.insert(text(value, "/secretName").to_owned())),
+            "secretRef" | "secretKeyRef" => secrets.extend([text(value, "/name").to_owned()]),
+            "secret" => secrets.extend([text(value, "/secretName").to_owned()]),
             _ => {}
         });
         let said = said.join("\n");

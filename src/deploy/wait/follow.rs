@@ -174,7 +174,12 @@ impl Follow {
     }
 
     /// Takes a list for all there is.
-    fn replace(&self, items: Vec<Value>, known: &mut BTreeMap<String, String>, updates: &UnboundedSender<Update>) {
+    fn replace(
+        &self,
+        items: Vec<Value>,
+        known: &mut BTreeMap<String, String>,
+        updates: &UnboundedSender<Update>,
+    ) {
         let there: Vec<String> = items.iter().map(|item| text(item, "/metadata/name").to_owned()).collect();
         for item in items {
             self.tell(item, known, updates);
@@ -184,7 +189,12 @@ impl Follow {
         }
     }
 
-    fn tell(&self, mut object: Value, known: &mut BTreeMap<String, String>, updates: &UnboundedSender<Update>) {
+    fn tell(
+        &self,
+        mut object: Value,
+        known: &mut BTreeMap<String, String>,
+        updates: &UnboundedSender<Update>,
+    ) {
         let name = text(&object, "/metadata/name").to_owned();
         let version = text(&object, "/metadata/resourceVersion").to_owned();
         if !self.names.contains(&name) || known.get(&name) == Some(&version) {

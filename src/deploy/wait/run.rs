@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,17 +33,15 @@ const BREAK: Duration = Duration::from_secs(12);
 ///
 /// # Errors
 /// [`DeployError::Rollout`] on evidence that one of them will not get there, [`DeployError::TimedOut`] at a limit,
-/// [`DeployError::Cancelled`] when `cancelled` comes, [`DeployError::Api`] if the cluster is lost.
+/// [`DeployError::Api`] if the cluster is lost. Whoever drops the wait cancels it.
 pub async fn wait(
     cluster: &Cluster,
     collector: &Arc<Collector>,
     awaited: Vec<Awaited>,
     options: &WaitOptions,
     report: &Report,
-    cancelled: impl Future<Output = ()>,
 ) -> Result<Vec<Settled>, DeployError> {
     let mut run = Run::new(collector.clone(), awaited, options.clone(), report.clone());
-    let mut cancelled = pin!(cancelled);
     let (sender, mut updates) = mpsc::unbounded_channel();
     // They end with this wait.
     let mut follows = JoinSet::new();
@@ -59,7 +56,6 @@ pub async fn wait(
             return Ok(run.settled());
         }
         tokio::select! {
-            () = &mut cancelled => return Err(DeployError::Cancelled),
             Some(update) = updates.recv() => run.take(update)?,
             Some(round) = run.rounds.join_next(), if !run.rounds.is_empty() => {
                 run.looking = false;
@@ -317,7 +313,10 @@ impl Run {
     async fn check(&mut self) -> Option<DeployError> {
         let now = Instant::now();
         for index in 0..self.objects.len() {
-            let settling = self.objects.get(index).is_some_and(|one| one.ready_since.is_some() && !one.status.is_settled());
+            let settling = self
+                .objects
+                .get(index)
+                .is_some_and(|one| one.ready_since.is_some() && !one.status.is_settled());
             if settling {
                 self.assess(index);
             }
@@ -327,7 +326,8 @@ impl Run {
         }
         let waited = now.duration_since(self.began);
         if waited >= self.options.timeout {
-            let what = format!("not everything is ready after {}", crate::report::duration(self.options.timeout));
+            let what =
+                format!("not everything is ready after {}", crate::report::duration(self.options.timeout));
             return Some(DeployError::TimedOut { what, troubles: self.troubles(false).await });
         }
         if now.duration_since(self.progressed) >= self.options.no_progress {
@@ -360,7 +360,7 @@ impl Run {
         self.rounds.spawn(join_all(looks));
     }
 
-    fn look_into(&mut self, index: usize, now: Instant) -> Option<impl Future<Output = Look> + Send + 'static> {
+    fn look_into(&mut self, index: usize, now: Instant) -> Option<impl Future<Output = Look> + Send + use<>> {
         let others = self.objects.iter().enumerate().any(|(other, one)| {
             other != index && one.findings.is_empty() && matches!(one.status, Status::InProgress(_))
         });
@@ -429,7 +429,8 @@ impl Run {
         };
         let mut meant: Vec<usize> =
             (0..self.objects.len()).filter(|&index| self.objects.get(index).is_some_and(is_meant)).collect();
-        let looks: Vec<_> = meant.iter().take(AT_ONCE).filter_map(|&index| self.look_into(index, now)).collect();
+        let looks: Vec<_> =
+            meant.iter().take(AT_ONCE).filter_map(|&index| self.look_into(index, now)).collect();
         for Look { index, findings, notes } in join_all(looks).await {
             if let Some(one) = self.objects.get_mut(index) {
                 one.findings = findings;
@@ -494,7 +495,10 @@ fn claims(object: &Value) -> Vec<String> {
 
 /// Whether all containers of a workload say by a probe that they are ready; anything else that has no pods as well.
 fn is_probed(object: &Value) -> bool {
-    if !matches!(object.get("kind").and_then(Value::as_str), Some("Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet")) {
+    if !matches!(
+        object.get("kind").and_then(Value::as_str),
+        Some("Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet")
+    ) {
         return true;
     }
     let idle = object.pointer("/spec/replicas").and_then(Value::as_u64) == Some(0);

@@ -1,0 +1,124 @@
+//! Removing objects: what a deployment no longer has, or all of it.
+
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt as _};
+use serde_json::json;
+
+use super::apply::order::{WAVES, wave};
+use super::cluster::{ApiError, Cluster};
+use super::inventory::Member;
+use super::object::GroupKind;
+
+/// Objects that are removed at one time.
+const AT_ONCE: usize = 16;
+/// How often is looked whether something is gone.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What became of an object that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone, or on its way.
+    Removed,
+    /// It was not there.
+    Absent,
+    /// Something else has its name now.
+    Replaced,
+}
+
+/// Whether what is in objects of this kind is lost with them, or lives on without the deployment: these are removed only
+/// if that was asked for.
+pub fn is_precious(kind: &GroupKind) -> bool {
+    kind.is("", "Namespace")
+        || kind.is("", "PersistentVolumeClaim")
+        || kind.is("", "PersistentVolume")
+        || kind.is("apiextensions.k8s.io", "CustomResourceDefinition")
+}
+
+/// Removes objects, those first that were applied last; `tell` is told of each.
+///
+/// An object is removed if it is the very one that was applied: its UID goes along. What depends on it goes first, so
+/// that an object which is gone has left nothing behind.
+///
+/// # Errors
+/// If the cluster refuses or cannot be reached. What was removed before that is told.
+pub async fn remove(
+    cluster: &Cluster,
+    members: &[Member],
+    tell: impl Fn(&Member, Removal) + Sync,
+) -> Result<(), ApiError> {
+    for current in (0..WAVES).rev() {
+        let of_wave = members.iter().filter(|member| wave(&member.id().kind) == current);
+        let work = of_wave.map(|member| async {
+            let removal = remove_one(cluster, member).await?;
+            tell(member, removal);
+            Ok(())
+        });
+        let outcomes: Vec<Result<(), ApiError>> = stream::iter(work).buffered(AT_ONCE).collect().await;
+        outcomes.into_iter().collect::<Result<(), ApiError>>()?;
+    }
+    Ok(())
+}
+
+async fn remove_one(cluster: &Cluster, member: &Member) -> Result<Removal, ApiError> {
+    let Some(path) = path(cluster, member).await? else { return Ok(Removal::Absent) };
+    let mut options = json!({"propagationPolicy": "Foreground"});
+    if let Some(uid) = &member.uid {
+        options["preconditions"] = json!({"uid": uid});
+    }
+    match cluster.delete(&path, &options).await {
+        Ok(_) => Ok(Removal::Removed),
+        Err(error) if error.is_not_found() => Ok(Removal::Absent),
+        // The precondition on the UID.
+        Err(ApiError::Refused(refusal)) if refusal.code == 409 && refusal.message.contains("UID") => {
+            Ok(Removal::Replaced)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Its path; nothing if the cluster does not know the kind any more, and so none of its objects.
+async fn path(cluster: &Cluster, member: &Member) -> Result<Option<String>, ApiError> {
+    let kinds = cluster.kinds().await?;
+    let gvk = member.gvk();
+    // A version that was served then may be gone by now.
+    let resource = kinds.get(&gvk).or_else(|| kinds.preferred(&gvk.group_kind()));
+    Ok(resource.map(|resource| resource.path(member.namespace.as_deref(), &member.name)))
+}
+
+/// Waits until objects are gone; gives those that are not, in time.
+///
+/// # Errors
+/// If the cluster cannot be asked.
+pub async fn until_gone(
+    cluster: &Cluster,
+    members: &[Member],
+    timeout: Duration,
+) -> Result<Vec<(Member, Vec<String>)>, ApiError> {
+    let begun = Instant::now();
+    let mut left: Vec<Member> = members.to_vec();
+    loop {
+        let looks = left.iter().map(|member| async move {
+            let Some(path) = path(cluster, member).await? else { return Ok(None) };
+            let found = cluster.find(&path).await?;
+            let same = found.filter(|found| {
+                let uid = found.pointer("/metadata/uid").and_then(serde_json::Value::as_str);
+                member.uid.as_deref().is_none_or(|known| uid == Some(known))
+            });
+            Ok(same.map(|live| (member.clone(), finalizers(&live))))
+        });
+        let looked: Vec<Result<_, ApiError>> = stream::iter(looks).buffered(AT_ONCE).collect().await;
+        let still: Vec<_> =
+            looked.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+        if still.is_empty() || begun.elapsed() > timeout {
+            return Ok(still);
+        }
+        left = still.into_iter().map(|(member, _)| member).collect();
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn finalizers(live: &serde_json::Value) -> Vec<String> {
+    let list = live.pointer("/metadata/finalizers").and_then(serde_json::Value::as_array);
+    list.into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+}
