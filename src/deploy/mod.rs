@@ -35,6 +35,8 @@ pub mod pull_secret;
 pub mod rbac;
 pub mod remove;
 pub mod render;
+pub mod review;
+pub mod smoke;
 pub mod status;
 pub mod wait;
 
