@@ -3,7 +3,6 @@
 //! | file | owns |
 //! |---|---|
 //! | `arguments` | what may be typed, and the help |
-//! | `build`, `cache`, `push`, `copy`, `inspect`, `login`, `images`, `prune`, `doctor`, `validate`, `completions`, `deploy`, `diff`, `undeploy` | a verb each: its flags, its result |
 //! | `cluster`, `manifests` | what the verbs of clusters share: which cluster, which objects |
 //! | `call` | what is asked of a Dockerfile instead of a build |
 //! | `session` | what the verbs share: settings, report, store, client |

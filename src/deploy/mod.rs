@@ -6,6 +6,7 @@
 //! | `error` | why a deployment failed |
 //! | `manifest` | manifests: from files to objects |
 //! | `render` | variables in texts, as `envsubst` replaces them |
+//! | `handoff`, `images` | the images that are to be deployed, and their places in manifests |
 //! | `apply` | objects in their places, server-side apply in order, taking over, conflicts |
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
 //! | `diff` | what would change, field by field |
@@ -20,6 +21,8 @@ pub mod apply;
 pub mod cluster;
 pub mod diff;
 pub mod error;
+pub mod handoff;
+pub mod images;
 pub mod inventory;
 pub mod manifest;
 pub mod object;
