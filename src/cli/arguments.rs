@@ -17,6 +17,7 @@ use super::inspect::InspectArgs;
 use super::login::{LoginArgs, LogoutArgs};
 use super::prune::PruneArgs;
 use super::push::PushArgs;
+use super::render::RenderArgs;
 use super::undeploy::UndeployArgs;
 use super::validate::ValidateArgs;
 use crate::settings::{GlobalFlags, RegistryFlags};
@@ -68,6 +69,8 @@ pub enum Command {
     Diff(Box<DiffArgs>),
     /// Remove a deployment
     Undeploy(UndeployArgs),
+    /// Replace variables in manifests and other texts, as `envsubst` does
+    Render(RenderArgs),
     /// Push images of the local store
     Push(PushArgs),
     /// Copy images between registries, layouts, archives and the local store, as they are

@@ -35,6 +35,7 @@ mod manifests;
 mod panics;
 mod prune;
 mod push;
+mod render;
 mod results;
 mod session;
 mod signals;
@@ -149,6 +150,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Deploy(arguments) => deploy::run(*arguments, session).await,
         Command::Diff(arguments) => diff::run(*arguments, session).await,
         Command::Undeploy(arguments) => undeploy::run(arguments, session).await,
+        Command::Render(arguments) => render::run(arguments, session),
         Command::Push(arguments) => push::run(arguments, session).await,
         Command::Copy(arguments) => copy::run(arguments, session).await,
         Command::Inspect(arguments) => inspect::run(arguments, session).await,
