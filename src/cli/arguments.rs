@@ -16,6 +16,7 @@ use super::images::ImagesArgs;
 use super::inspect::InspectArgs;
 use super::login::{LoginArgs, LogoutArgs};
 use super::prune::PruneArgs;
+use super::pull_secret::PullSecretArgs;
 use super::push::PushArgs;
 use super::render::RenderArgs;
 use super::undeploy::UndeployArgs;
@@ -71,6 +72,8 @@ pub enum Command {
     Undeploy(UndeployArgs),
     /// Replace variables in manifests and other texts, as `envsubst` does
     Render(RenderArgs),
+    /// Let a cluster pull from a registry: make the Secret with the login, and send it
+    PullSecret(Box<PullSecretArgs>),
     /// Push images of the local store
     Push(PushArgs),
     /// Copy images between registries, layouts, archives and the local store, as they are

@@ -34,6 +34,7 @@ mod login;
 mod manifests;
 mod panics;
 mod prune;
+mod pull_secret;
 mod push;
 mod render;
 mod results;
@@ -151,6 +152,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Diff(arguments) => diff::run(*arguments, session).await,
         Command::Undeploy(arguments) => undeploy::run(arguments, session).await,
         Command::Render(arguments) => render::run(arguments, session),
+        Command::PullSecret(arguments) => pull_secret::run(*arguments, session).await,
         Command::Push(arguments) => push::run(arguments, session).await,
         Command::Copy(arguments) => copy::run(arguments, session).await,
         Command::Inspect(arguments) => inspect::run(arguments, session).await,

@@ -26,6 +26,7 @@ pub mod images;
 pub mod inventory;
 pub mod manifest;
 pub mod object;
+pub mod pull_secret;
 pub mod remove;
 pub mod render;
 
