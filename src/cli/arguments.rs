@@ -18,6 +18,7 @@ use super::login::{LoginArgs, LogoutArgs};
 use super::prune::PruneArgs;
 use super::pull_secret::PullSecretArgs;
 use super::push::PushArgs;
+use super::rbac::RbacArgs;
 use super::render::RenderArgs;
 use super::undeploy::UndeployArgs;
 use super::validate::ValidateArgs;
@@ -74,6 +75,8 @@ pub enum Command {
     Render(RenderArgs),
     /// Let a cluster pull from a registry: make the Secret with the login, and send it
     PullSecret(Box<PullSecretArgs>),
+    /// Find out which rights a deployment needs
+    Rbac(Box<RbacArgs>),
     /// Push images of the local store
     Push(PushArgs),
     /// Copy images between registries, layouts, archives and the local store, as they are

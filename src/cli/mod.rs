@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `arguments` | what may be typed, and the help |
+//! | `build`, `cache`, `push`, `copy`, `inspect`, `login`, `images`, `prune`, `doctor`, `validate`, `completions`, `deploy`, `diff`, `undeploy`, `render`, `pull_secret`, `rbac` | a verb each: its flags, its result |
 //! | `cluster`, `manifests` | what the verbs of clusters share: which cluster, which objects |
 //! | `call` | what is asked of a Dockerfile instead of a build |
 //! | `session` | what the verbs share: settings, report, store, client |
@@ -36,6 +37,7 @@ mod panics;
 mod prune;
 mod pull_secret;
 mod push;
+mod rbac;
 mod render;
 mod results;
 mod session;
@@ -153,6 +155,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Undeploy(arguments) => undeploy::run(arguments, session).await,
         Command::Render(arguments) => render::run(arguments, session),
         Command::PullSecret(arguments) => pull_secret::run(*arguments, session).await,
+        Command::Rbac(arguments) => rbac::run(*arguments, session).await,
         Command::Push(arguments) => push::run(arguments, session).await,
         Command::Copy(arguments) => copy::run(arguments, session).await,
         Command::Inspect(arguments) => inspect::run(arguments, session).await,

@@ -8,6 +8,7 @@
 //! | `render` | variables in texts, as `envsubst` replaces them |
 //! | `handoff`, `images` | the images that are to be deployed, and their places in manifests |
 //! | `apply` | objects in their places, server-side apply in order, taking over, conflicts |
+//! | `pull_secret`, `rbac` | what a deployment needs beforehand: a login for nodes, rights |
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
 //! | `diff` | what would change, field by field |
 //! | `inventory`, `remove` | what a deployment consists of; removing what it no longer has, or all of it |
@@ -27,6 +28,7 @@ pub mod inventory;
 pub mod manifest;
 pub mod object;
 pub mod pull_secret;
+pub mod rbac;
 pub mod remove;
 pub mod render;
 
