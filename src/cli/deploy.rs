@@ -7,10 +7,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::arguments::{Format, FormatArgs};
+use super::arguments::{Format, FormatArgs, RegistryArgs};
 use super::cluster::{ClusterArgs, Connection};
 use super::error::CliError;
 use super::manifests::ManifestArgs;
+use super::rollout_wait::{WaitArgs, wait_for};
 use super::session::Session;
 use super::stdout;
 use crate::deploy::DeployError;
@@ -18,6 +19,7 @@ use crate::deploy::apply::{self, Action, ApplyOptions, Done, Force, Target, Vali
 use crate::deploy::inventory::{self, Inventory, Member};
 use crate::deploy::object::{Object, ObjectId, Source};
 use crate::deploy::remove::{self, Removal};
+use crate::deploy::wait::Awaited;
 use crate::settings::{Given, Origin, parse_age};
 
 /// The variable that names a deployment if nobody else does: GitLab's short name of an environment.
@@ -77,6 +79,13 @@ struct DeployOptions {
     dry_run: bool,
     #[command(flatten)]
     apply: ApplyArgs,
+    /// Do not wait until everything is ready
+    #[arg(long, help_heading = "Waiting")]
+    no_wait: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
     #[command(flatten)]
     form: FormatArgs,
 }
@@ -178,6 +187,9 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
         prune_everything,
         dry_run,
         apply,
+        no_wait,
+        wait,
+        registry,
         form,
     } = options;
     let name = name_of(name, prune, session)?;
@@ -187,6 +199,7 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
     if create_namespace {
         add_namespace(&mut objects, namespace.as_deref().unwrap_or(cluster.namespace()));
     }
+    let waiting = wait.lower()?;
     let options = apply.lower();
     let targets = apply::resolve(cluster, objects, namespace.as_deref()).await?;
     let tried = apply::try_all(cluster, &targets, &options).await?;
@@ -210,6 +223,13 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
         }
     };
     let done = apply::apply_all(cluster, &targets, &tried, &options, tell).await?;
+    if !no_wait {
+        let awaited = targets.iter().filter_map(|target| {
+            let done = done.iter().find(|done| done.id == target.id)?;
+            Some(Awaited::applied(target, done))
+        });
+        wait_for(cluster, awaited.collect(), &waiting, &registry.lower(), session).await?;
+    }
     let mut pruned = Vec::new();
     if let Some(inventory) = &mut inventory {
         let gone = inventory.settle(cluster, &done).await.map_err(DeployError::from)?;

@@ -300,6 +300,8 @@ fn of_deploy(error: &DeployError) -> Kind {
             Some(FailureKind::Refused) | None => Kind::Apply,
         },
         DeployError::NotGone(_) => Kind::TimedOut,
+        DeployError::Rollout(_) => Kind::Rollout,
+        DeployError::TimedOut { .. } => Kind::TimedOut,
         DeployError::Cancelled => Kind::Cancelled,
     }
 }

@@ -7,6 +7,7 @@
 //! | `cluster`, `manifests` | what the verbs of clusters share: which cluster, which objects |
 //! | `call` | what is asked of a Dockerfile instead of a build |
 //! | `session` | what the verbs share: settings, report, store, client |
+//! | `rollout_wait` | what the verbs that wait for a cluster share |
 //! | `kind`, `error` | why a command failed, its exit status, what to do about it |
 //! | `signals`, `panics` | what comes from outside of a command's own course |
 //! | `stdout`, `results` | where results go |
@@ -40,6 +41,7 @@ mod push;
 mod rbac;
 mod render;
 mod results;
+mod rollout_wait;
 mod session;
 mod signals;
 mod stdout;

@@ -9,6 +9,7 @@ use super::apply::Failure;
 use super::cluster::{AccessError, ApiError};
 use super::inventory::Member;
 use super::object::Source;
+use super::wait::Trouble;
 
 /// Why a deployment failed. Each variant is a kind of its own, with its own exit status.
 #[derive(Debug, Error)]
@@ -33,6 +34,17 @@ pub enum DeployError {
     /// Objects cannot be applied. None is if the dry run has found them.
     #[error("{}", failures_in_words(.0))]
     Apply(Vec<Failure>),
+    /// What was applied does not come to life.
+    #[error("{}", troubles_in_words(.0))]
+    Rollout(Vec<Trouble>),
+    /// What was applied has not come to life in time.
+    #[error("{what}{}", first_in_words(.troubles))]
+    TimedOut {
+        /// Which limit was reached.
+        what: String,
+        /// What is not there yet.
+        troubles: Vec<Trouble>,
+    },
     /// Objects that were removed are not gone in time; with the finalizers that they wait for.
     #[error("{}", left_in_words(.0))]
     NotGone(Vec<(Member, Vec<String>)>),
@@ -52,6 +64,10 @@ impl DeployError {
         match self {
             Self::Manifests(faults) if faults.len() > 1 => faults.iter().map(Fault::to_string).collect(),
             Self::Apply(failures) if failures.len() > 1 => failures.iter().map(Failure::to_string).collect(),
+            Self::Rollout(troubles) | Self::TimedOut { troubles, .. } => match troubles.as_slice() {
+                [one] => Some(one.lines().join("\n")).filter(|text| !text.is_empty()).into_iter().collect(),
+                troubles => troubles.iter().map(|one| format!("{one}\n{}", one.lines().join("\n"))).collect(),
+            },
             _ => Vec::new(),
         }
     }
@@ -63,6 +79,9 @@ impl DeployError {
             Self::Apply(failures) => once(failures.iter().flat_map(|failure| failure.hints.clone())),
             Self::Access(error) => error.hint.clone().into_iter().collect(),
             Self::Api(error) => error.hint().into_iter().collect(),
+            Self::Rollout(troubles) | Self::TimedOut { troubles, .. } => {
+                once(troubles.iter().flat_map(Trouble::advice).cloned())
+            }
             Self::NotGone(_) => {
                 vec!["give it more time with `--timeout`, or see what its finalizers wait for".to_owned()]
             }
@@ -125,4 +144,19 @@ fn once(texts: impl IntoIterator<Item = String>) -> Vec<String> {
         }
     }
     seen
+}
+
+fn troubles_in_words(troubles: &[Trouble]) -> String {
+    match troubles {
+        [one] => one.to_string(),
+        several => format!("{} objects do not come to life", several.len()),
+    }
+}
+
+/// What the only one waits for; nothing where there are several, which are told by themselves.
+fn first_in_words(troubles: &[Trouble]) -> String {
+    match troubles {
+        [one] => format!("; {one}"),
+        _ => String::new(),
+    }
 }

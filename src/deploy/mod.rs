@@ -10,6 +10,9 @@
 //! | `apply` | objects in their places, server-side apply in order, taking over, conflicts |
 //! | `pull_secret`, `rbac` | what a deployment needs beforehand: a login for nodes, rights |
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
+//! | `diagnose` | what is wrong with what does not come to life, and what to do about it |
+//! | `status` | whether an object does what was asked of it |
+//! | `wait` | waiting until everything does, or until it is known why not |
 //! | `diff` | what would change, field by field |
 //! | `inventory`, `remove` | what a deployment consists of; removing what it no longer has, or all of it |
 //!
@@ -20,6 +23,7 @@
 
 pub mod apply;
 pub mod cluster;
+pub mod diagnose;
 pub mod diff;
 pub mod error;
 pub mod handoff;
@@ -31,6 +35,8 @@ pub mod pull_secret;
 pub mod rbac;
 pub mod remove;
 pub mod render;
+pub mod status;
+pub mod wait;
 
 pub use error::DeployError;
 pub use object::{GroupKind, Gvk, Object, ObjectId, Source};

@@ -121,6 +121,10 @@ pub enum Event {
     },
     /// There is an image.
     Built(Built),
+    /// An object of a cluster has come further on its way to what was asked of it.
+    RolloutProgress(RolloutProgress),
+    /// It is known what is wrong with an object of a cluster.
+    Diagnosis(RolloutDiagnosis),
     /// The command has failed.
     Failed(Failure),
     /// The last event: what is held back is shown, nothing is drawn after it.
@@ -333,6 +337,75 @@ pub struct Built {
     pub pushed: Vec<String>,
     /// The files and directories it was written to.
     pub written: Vec<String>,
+}
+
+/// How far an object of a cluster has come.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct RolloutProgress {
+    /// Which: `deployment.apps/web`.
+    pub object: String,
+    /// Its namespace, if it is in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// `in_progress`, `ready`, `failed`, `skipped`.
+    pub state: String,
+    /// How many of its parts are there, if it has parts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub done: Option<u64>,
+    /// How many there will be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<u64>,
+    /// What is missing, or worth knowing; empty where the state says it all.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub text: String,
+}
+
+/// What is wrong with an object of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct RolloutDiagnosis {
+    /// Which: `deployment.apps/web`.
+    pub object: String,
+    /// Its namespace, if it is in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The cause in one word: `image_not_found`.
+    pub cause: String,
+    /// What is wrong, in one sentence without a full stop.
+    pub text: String,
+    /// One of the pods concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// By what it is known.
+    pub evidence: Vec<String>,
+    /// What to do about it.
+    pub advice: Vec<String>,
+    /// Whether it is the end of the rollout.
+    #[serde(rename = "final")]
+    pub is_final: bool,
+    /// For how many seconds it is given the chance to heal, if that decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
+}
+
+impl RolloutDiagnosis {
+    /// What is shown of it in one line, but for the object's name.
+    pub fn line(&self) -> String {
+        let place = self.pod.iter().map(|pod| format!("pod {pod}"));
+        let place: Vec<_> =
+            place.chain(self.container.iter().map(|container| format!("container {container}"))).collect();
+        let place = if place.is_empty() { String::new() } else { format!(" ({})", place.join(", ")) };
+        let patience = match self.patience {
+            Some(seconds) => format!("; given {seconds} s to heal"),
+            None => String::new(),
+        };
+        format!("{}{place}{patience}", self.text)
+    }
 }
 
 /// The failure of a command.

@@ -33,8 +33,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use clock::{Clock, SystemClock};
 pub use event::{
-    Built, Change, Direction, Event, Failure, Outcome, OutputBytes, Started, Step, StepFailure, Stream,
-    TransferStarted, signal_name,
+    Built, Change, Direction, Event, Failure, Outcome, OutputBytes, RolloutDiagnosis, RolloutProgress,
+    Started, Step, StepFailure, Stream, TransferStarted, signal_name,
 };
 pub use findings::Findings;
 pub use handle::{LiveStep, Report, Transfer};

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::event::{Direction, Event, Outcome, Step, Stream, TransferStarted};
+use super::event::{Direction, Event, Outcome, RolloutProgress, Step, Stream, TransferStarted};
 use super::text::{Lines, printable};
 use super::units::{self, count};
 
@@ -99,6 +99,36 @@ pub(super) struct TransferState {
     pub shown: Duration,
 }
 
+/// An object of a cluster, and how far it has come.
+#[derive(Debug)]
+pub(super) struct RolloutState {
+    pub progress: RolloutProgress,
+    pub begun: Duration,
+    /// When it was settled, if it is.
+    pub ended: Option<Duration>,
+    /// What is wrong with it, if something is.
+    pub wrong: Option<String>,
+}
+
+impl RolloutState {
+    /// How long it took, or has taken so far.
+    pub fn took(&self, now: Duration) -> Duration {
+        self.ended.unwrap_or(now).saturating_sub(self.begun)
+    }
+
+    /// `2 of 3: 1 old replica to end`
+    pub fn text(&self) -> String {
+        let RolloutProgress { done, of, text, .. } = &self.progress;
+        match (&self.wrong, done, of) {
+            (Some(wrong), _, _) => wrong.clone(),
+            (None, Some(done), Some(of)) if *of > 0 && !text.starts_with(&format!("{done} of {of}")) => {
+                format!("{done} of {of}: {text}")
+            }
+            _ => text.clone(),
+        }
+    }
+}
+
 /// What all transfers came to.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Totals {
@@ -113,6 +143,8 @@ pub(super) struct Totals {
 pub(super) struct Model {
     pub steps: BTreeMap<u32, StepState>,
     pub transfers: BTreeMap<u64, TransferState>,
+    /// Objects of a cluster, by namespace and name.
+    pub rollouts: BTreeMap<(Option<String>, String), RolloutState>,
     pub totals: Totals,
     pub warnings: usize,
     /// How many steps the plan has; 0 before there is one.
@@ -137,8 +169,33 @@ impl Model {
                 }
             }
             Event::Warning { .. } | Event::Findings(_) => self.warnings += 1,
+            Event::RolloutProgress(progress) => self.roll(now, progress),
+            Event::Diagnosis(diagnosis) => {
+                let key = (diagnosis.namespace.clone(), diagnosis.object.clone());
+                if let Some(state) = self.rollouts.get_mut(&key) {
+                    state.wrong = Some(diagnosis.text.clone());
+                }
+            }
             _ => {}
         }
+    }
+
+    fn roll(&mut self, now: Duration, progress: &RolloutProgress) {
+        let key = (progress.namespace.clone(), progress.object.clone());
+        let ended = (progress.state != "in_progress").then_some(now);
+        let state = RolloutState { progress: progress.clone(), begun: now, ended, wrong: None };
+        match self.rollouts.get_mut(&key) {
+            Some(before) => {
+                let (begun, wrong) = (before.begun, before.wrong.take().filter(|_| ended.is_none()));
+                *before = RolloutState { begun, wrong, ..state };
+            }
+            None => drop(self.rollouts.insert(key, state)),
+        }
+    }
+
+    /// Objects that are on their way.
+    pub fn rolling(&self) -> impl Iterator<Item = &RolloutState> {
+        self.rollouts.values().filter(|state| state.ended.is_none())
     }
 
     fn begin(&mut self, now: Duration, step: &Step, ended: Option<(End, Duration)>) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::event::{Direction, Event, Outcome, Step, TransferStarted};
+use super::event::{Direction, Event, Outcome, RolloutProgress, Step, TransferStarted};
 use super::failure;
 use super::model::{End, Model, TransferState};
 use super::sink::Sink;
@@ -129,10 +129,28 @@ impl State {
                     }
                 }
             }
+            Event::RolloutProgress(progress) => self.rolled(&mut out, now, &progress),
+            Event::Diagnosis(diagnosis) => line(
+                &mut out,
+                format_args!("{}: {}", one_line(&diagnosis.object), one_line(&diagnosis.line())),
+            ),
             Event::Failed(failure) => self.failure = failure::lines(&failure, Style::default()),
             Event::Ended { status } => self.finish(&mut out, now, status),
         }
         out
+    }
+
+    fn rolled(&self, out: &mut String, now: Duration, progress: &RolloutProgress) {
+        let key = (progress.namespace.clone(), progress.object.clone());
+        let Some(state) = self.model.rollouts.get(&key) else { return };
+        let object = one_line(&progress.object);
+        let text = one_line(&state.text());
+        if progress.state == "in_progress" {
+            return line(out, format_args!("{object}: {text}"));
+        }
+        let colon = if text.is_empty() { "" } else { ": " };
+        let took = units::duration(state.took(now));
+        line(out, format_args!("{object}: {} after {took}{colon}{text}", one_line(&progress.state)));
     }
 
     fn end(&mut self, out: &mut String, now: Duration, step: u32, end: End, why: &str) {

@@ -70,6 +70,11 @@ pub(super) fn redact_event(event: &mut Event) {
             hint.iter_mut().for_each(hide);
         }
         Event::Note { text } | Event::Detail { text } => hide(text),
+        Event::RolloutProgress(progress) => hide(&mut progress.text),
+        Event::Diagnosis(diagnosis) => {
+            hide(&mut diagnosis.text);
+            diagnosis.evidence.iter_mut().for_each(hide);
+        }
         Event::Failed(Failure { message, causes, hints, .. }) => {
             hide(message);
             causes.iter_mut().chain(hints.iter_mut()).for_each(hide);

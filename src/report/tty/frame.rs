@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Size;
 use super::cells::{Paint, Row};
 use crate::report::event::Direction;
-use crate::report::model::{End, Model, StepState, TransferState};
+use crate::report::model::{End, Model, RolloutState, StepState, TransferState};
 use crate::report::style::Style;
 use crate::report::text::one_line;
 use crate::report::units;
@@ -26,6 +26,9 @@ pub(super) fn compose(model: &Model, now: Duration, size: Size, style: Style) ->
     let steps: Vec<&StepState> = model.running().collect();
     let transfers: Vec<&TransferState> = model.transfers.values().collect();
     let mut rows = vec![head(model, now, steps.len())];
+    if !model.rollouts.is_empty() {
+        return rollouts(model, now, height, rows).iter().map(|row| row.render(width, style)).collect();
+    }
     let room = height.saturating_sub(1);
     let (shown_steps, shown_transfers) = share(room, steps.len(), transfers.len());
     let left = room - shown_steps - shown_transfers;
@@ -47,6 +50,28 @@ pub(super) fn compose(model: &Model, now: Duration, size: Size, style: Style) ->
     rows.iter().take(height).map(|row| row.render(width, style)).collect()
 }
 
+/// A table of the objects that are on their way, the troubled ones first.
+fn rollouts(model: &Model, now: Duration, height: usize, mut rows: Vec<Row>) -> Vec<Row> {
+    let mut rolling: Vec<&RolloutState> = model.rolling().collect();
+    rolling.sort_by_key(|state| state.wrong.is_none());
+    let room = height.saturating_sub(rows.len());
+    let shown = if rolling.len() > room { room.saturating_sub(1) } else { rolling.len() };
+    // Names of one width make it a table.
+    let names: Vec<String> =
+        rolling.iter().take(shown).map(|state| one_line(&state.progress.object)).collect();
+    let widest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    for (state, name) in rolling.iter().zip(&names) {
+        let paint = if state.wrong.is_some() { Paint::Strong } else { Paint::Faint };
+        let row = Row::new(Paint::None, format!("  {name:widest$}  "));
+        rows.push(row.then(paint, one_line(&state.text())).right(units::duration(state.took(now))));
+    }
+    if shown < rolling.len() {
+        rows.push(Row::new(Paint::Faint, format!("  and {} more", rolling.len() - shown)));
+    }
+    rows.truncate(height);
+    rows
+}
+
 /// How many rows of `room` steps and transfers get: steps first, but a row for a transfer where there are any.
 fn share(room: usize, steps: usize, transfers: usize) -> (usize, usize) {
     let kept = usize::from(transfers > 0 && room > 1);
@@ -55,6 +80,11 @@ fn share(room: usize, steps: usize, transfers: usize) -> (usize, usize) {
 }
 
 fn head(model: &Model, now: Duration, running: usize) -> Row {
+    if !model.rollouts.is_empty() {
+        let ready = model.rollouts.len() - model.rolling().count();
+        let text = format!("{ready} of {} ready", units::count(model.rollouts.len(), "object"));
+        return Row::new(Paint::Strong, text).right(units::duration(now));
+    }
     let known = model.steps.len();
     if known.max(model.planned) == 0 {
         return Row::new(Paint::Strong, "preparing").right(units::duration(now));

@@ -14,7 +14,7 @@ use std::time::Duration;
 use self::cells::{Paint, Row};
 use self::screen::Screen;
 use super::clock::Clock;
-use super::event::{Event, Outcome};
+use super::event::{Event, Outcome, RolloutProgress};
 use super::failure;
 use super::model::{End, Model, StepState};
 use super::sink::Sink;
@@ -260,6 +260,13 @@ impl State {
                     self.block(names.iter().map(|name| format!("  {how} {name}")));
                 }
             }
+            Event::RolloutProgress(progress) => self.rolled(now, &progress, style),
+            Event::Diagnosis(diagnosis) => {
+                let sign =
+                    if diagnosis.is_final { style.error(style.sign("✗", "x")) } else { style.warning("!") };
+                let text = one_line(&diagnosis.line());
+                self.say(format!("{sign} {}: {text}", one_line(&diagnosis.object)));
+            }
             Event::Failed(failure) => self.failure = failure::lines(&failure, style),
             Event::Ended { status } => self.finish(now, status, style),
             Event::Planned { .. }
@@ -278,6 +285,24 @@ impl State {
         self.block(
             changes.iter().map(|change| style.faint(&format!("    {}", one_line(&change.to_string())))),
         );
+    }
+
+    /// What is settled stays on the screen; what is on its way is drawn.
+    fn rolled(&mut self, now: Duration, progress: &RolloutProgress, style: Style) {
+        let key = (progress.namespace.clone(), progress.object.clone());
+        self.live = true;
+        let Some(state) = self.model.rollouts.get(&key).filter(|state| state.ended.is_some()) else { return };
+        let (paint, sign) = match &*progress.state {
+            "ready" => (Paint::Good, style.sign("✓ ", "+ ")),
+            "failed" => (Paint::Strong, style.sign("✗ ", "x ")),
+            _ => (Paint::Faint, style.sign("· ", "- ")),
+        };
+        let mut row = Row::new(paint, sign).then(Paint::None, one_line(&progress.object));
+        if !progress.text.is_empty() {
+            row = row.then(Paint::Faint, format!("  {}", one_line(&progress.text)));
+        }
+        let took = format!("{} {}", progress.state, units::duration(state.took(now)));
+        self.row(row.right(took), style);
     }
 
     fn end(&mut self, now: Duration, step: u32, end: End) -> Option<&StepState> {
