@@ -194,7 +194,7 @@ impl Work<'_> {
             self.allow(&scope, "", "secrets", Some(object.name()), &["get", "patch"]);
             self.allow(&scope, "", "secrets", None, &["create"]);
             if options.prune {
-                let what = "secrets that are no longer in the manifests cannot be pruned: `delete` is for those that are";
+                let what = "Secrets are named: one that is to be pruned must have been in the manifests when this was generated";
                 self.remarks.insert(what.to_owned());
                 self.allow(&scope, "", "secrets", Some(object.name()), &["delete"]);
             }
