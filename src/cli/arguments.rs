@@ -17,6 +17,7 @@ use super::inspect::InspectArgs;
 use super::login::{LoginArgs, LogoutArgs};
 use super::prune::PruneArgs;
 use super::push::PushArgs;
+use super::rollout::RolloutArgs;
 use super::undeploy::UndeployArgs;
 use super::validate::ValidateArgs;
 use crate::settings::{GlobalFlags, RegistryFlags};
@@ -66,6 +67,8 @@ pub enum Command {
     Deploy(Box<DeployArgs>),
     /// Show what a deployment would change
     Diff(Box<DiffArgs>),
+    /// Ask about, undo or repeat a rollout
+    Rollout(Box<RolloutArgs>),
     /// Remove a deployment
     Undeploy(UndeployArgs),
     /// Push images of the local store

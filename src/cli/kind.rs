@@ -300,6 +300,7 @@ fn of_deploy(error: &DeployError) -> Kind {
             Some(FailureKind::Refused) | None => Kind::Apply,
         },
         DeployError::NotGone(_) => Kind::TimedOut,
+        DeployError::Refused { .. } => Kind::Apply,
         DeployError::Rollout(_) => Kind::Rollout,
         DeployError::TimedOut { .. } => Kind::TimedOut,
         DeployError::Cancelled => Kind::Cancelled,

@@ -10,6 +10,7 @@
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
 //! | `diagnose` | what is wrong with what does not come to life, and what to do about it |
 //! | `status` | whether an object does what was asked of it |
+//! | `rollout` | history, going back, restarting |
 //! | `wait` | waiting until everything does, or until it is known why not |
 //! | `diff` | what would change, field by field |
 //! | `inventory`, `remove` | what a deployment consists of; removing what it no longer has, or all of it |
@@ -29,6 +30,7 @@ pub mod manifest;
 pub mod object;
 pub mod remove;
 pub mod render;
+pub mod rollout;
 pub mod status;
 pub mod wait;
 
