@@ -23,6 +23,8 @@ mod memory;
 mod proxy;
 mod rows;
 mod table;
+#[path = "../peers/tool.rs"]
+mod tool;
 mod tools;
 
 use std::fs;
@@ -35,7 +37,8 @@ use std::time::Duration;
 use proxy::{Exchange, Proxy, one_after_another};
 use support::Registry;
 use table::{Sample, Table};
-use tools::{Job, Ran, Session, Tool};
+use tool::{Ran, Tool, gone};
+use tools::{Job, Session};
 
 const PREFIX: &str = "cofferdam-caching-";
 /// How often each build is measured, if nobody says so.
@@ -202,7 +205,7 @@ fn pass(arguments: &Arguments, delay: Duration, scratch: &Path, table: &mut Tabl
     // The registry has its own count.
     table.note_requests(counted, registry.requests().len() as u64);
     drop(registry);
-    tools::wait(|| storage.exists(), "the files of the registry are not deleted");
+    gone(&storage);
 }
 
 fn arguments() -> Arguments {

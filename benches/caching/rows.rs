@@ -2,7 +2,8 @@
 
 use super::inputs::{Application, forty_steps as write_forty_steps};
 use super::support::TestImage;
-use super::tools::{Job, Tool};
+use super::tool::Tool;
+use super::tools::Job;
 use super::{Bench, PIPELINES};
 
 const PYTHON: &str = "library/python:3.9-slim";

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::machine::{self, load, middle, verdict};
-use super::tools::Tool;
+use super::tool::Tool;
 
 /// How far away the registry is in the second pass: a round trip from one continent to another, or through a busy proxy.
 pub const FAR: Duration = Duration::from_millis(50);
@@ -179,16 +179,18 @@ impl Table {
                     shown(extra, 1),
                     shown(either(|sample| sample.peak as f64 / 1024.0), 0),
                 ];
-                let _ = writeln!(
-                    text,
-                    "| {} | {} | {} | {} |",
-                    names.0,
-                    names.1,
-                    tool.title(),
-                    cells.join(" | ")
-                );
+                let _ =
+                    writeln!(text, "| {} | {} | {} | {} |", names.0, names.1, title(tool), cells.join(" | "));
             }
         }
+    }
+}
+
+/// A tool as people write it.
+fn title(tool: Tool) -> &'static str {
+    match tool {
+        Tool::BuildKit => "BuildKit",
+        other => other.name(),
     }
 }
 

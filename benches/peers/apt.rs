@@ -11,7 +11,8 @@ use super::Bench;
 use super::inputs;
 use super::rows::end;
 use super::support::Registry;
-use super::tools::{Session, Tool};
+use super::tool::Tool;
+use super::tools::Session;
 
 const BASE: &str = "library/debian:bookworm-slim";
 

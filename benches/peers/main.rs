@@ -16,13 +16,14 @@ mod machine;
 mod memory;
 mod rows;
 mod table;
+mod tool;
 mod tools;
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use table::Table;
-use tools::{Sample, Tool};
+use tool::{Ran, Tool};
 
 const PREFIX: &str = "cofferdam-peers-";
 /// How often each build is measured, if nobody says so.
@@ -50,7 +51,7 @@ impl Bench {
         tools
     }
 
-    fn note(&mut self, row: &'static str, tool: Tool, sample: Sample) {
+    fn note(&mut self, row: &'static str, tool: Tool, sample: Ran) {
         let (wall, peak) = (sample.wall.as_secs_f64(), sample.peak >> 10);
         eprintln!("{row:3} {:10} {wall:8.2} s {peak:5} MiB", tool.name());
         self.table.note(row, tool, sample);

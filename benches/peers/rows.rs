@@ -7,7 +7,8 @@ use std::path::Path;
 use super::Bench;
 use super::inputs;
 use super::support::{BuildKit, Registry, testdata};
-use super::tools::{Session, gone};
+use super::tool::gone;
+use super::tools::Session;
 
 /// How often a short build is measured in one session.
 const SHORT: usize = 3;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::apt::{Results, Runner, Times};
 use super::machine::{self, load, middle, verdict};
-use super::tools::{Sample, Tool};
+use super::tool::{Ran, Tool};
 
 /// MiB that cofferdam may have.
 const MEMORY_GOAL: u64 = 128;
@@ -29,7 +29,7 @@ const ROWS: [(&str, &str, f64); 8] = [
 pub struct Table {
     head: String,
     load: String,
-    samples: BTreeMap<(&'static str, Tool), Vec<Sample>>,
+    samples: BTreeMap<(&'static str, Tool), Vec<Ran>>,
     layers: BTreeMap<(&'static str, Tool), u64>,
     apt: Results,
 }
@@ -44,7 +44,7 @@ impl Table {
         Self { head, load: load(), samples: BTreeMap::new(), layers: BTreeMap::new(), apt: Results::new() }
     }
 
-    pub fn note(&mut self, row: &'static str, tool: Tool, sample: Sample) {
+    pub fn note(&mut self, row: &'static str, tool: Tool, sample: Ran) {
         self.samples.entry((row, tool)).or_default().push(sample);
     }
 

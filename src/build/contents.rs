@@ -12,7 +12,7 @@ use super::keys::StepKey;
 use super::layers::Layer;
 use super::mounts;
 use super::steps::sources;
-use crate::cache::{ANNOTATION, Chain};
+use crate::dockerfile::Mount;
 use crate::image::Digest;
 use crate::plan::{Base, Inputs, Key, Operation, Source, Stage, StageIndex, Step, layers_key, step_key};
 
@@ -36,7 +36,9 @@ impl Executor {
             Operation::Run(run) => {
                 let mounted = run.mounts.iter().enumerate().filter(|(_, mount)| mount.source.is_some());
                 for ((number, mount), source) in mounted.zip(&mut key.sources) {
-                    if key.mounts.contains_key(&number) {
+                    // Of a cache the directory itself is named after where its first content comes from, and only a new one
+                    // needs that.
+                    if key.mounts.contains_key(&number) || matches!(mount.mount, Mount::Cache { .. }) {
                         continue;
                     }
                     if let Some(transfer) = mounts::transfer(mount) {
@@ -100,20 +102,6 @@ impl Executor {
             }
             (None, Base::Scratch | Base::Image(_)) => None,
         }
-    }
-
-    /// What the image says of its own steps, if it is to be a cache of them.
-    pub(super) fn inline_cache(&self, stage: &Stage) -> Result<Option<(String, String)>, BuildError> {
-        use super::request::CachePlace;
-        if !self.request.cache_to.iter().any(|sink| sink.place == CachePlace::Inline) {
-            return Ok(None);
-        }
-        let Some(steps) = self.chain_of(stage) else { return Ok(None) };
-        let chain = Chain::new(steps.into_iter().map(|(step, _)| step).collect(), Vec::new());
-        let text = chain.annotation();
-        let text =
-            text.map_err(|error| BuildError::refused(format!("cannot describe the cache: {error}")))?;
-        Ok(Some((ANNOTATION.to_owned(), text)))
     }
 }
 

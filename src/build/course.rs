@@ -164,8 +164,25 @@ impl<'a> Course<'a> {
     }
 }
 
-/// Builds for all platforms, and delivers.
+/// Builds and delivers, and fills the caches that are to be filled.
 async fn attempt(
+    request: &BuildRequest,
+    services: &Arc<Services>,
+    text: &Text,
+    shared: &Shared,
+) -> Result<BuildOutcome, BuildError> {
+    let mut begun = Vec::new();
+    let outcome = all_platforms(&mut begun, request, services, text, shared).await;
+    // What was made before a failure is worth as much.
+    for executor in &begun {
+        executor.settle().await;
+    }
+    outcome
+}
+
+/// Builds for all platforms, and delivers. Who is in `begun` then may still be filling caches.
+async fn all_platforms(
+    begun: &mut Vec<Arc<Executor>>,
     request: &BuildRequest,
     services: &Arc<Services>,
     text: &Text,
@@ -175,20 +192,13 @@ async fn attempt(
     let mut built: Vec<(Arc<Executor>, Image)> = Vec::new();
     course.refuse_foreign().await?;
     while let Some(executor) = course.next().await? {
+        begun.push(Arc::clone(&executor));
         let needed = executor.needed_stages();
         executor.refuse_foreign(&needed)?;
         let runs = executor.missing_steps(&needed).any(|step| matches!(step.operation, Operation::Run(_)));
         let image = executor.run(&needed, runs).await;
         executor.keep_trace();
-        // What was made before a failure is worth as much.
-        if image.is_err() {
-            executor.settle().await;
-        }
         built.push((executor, image?));
     }
-    let outcome = output::deliver(request, services, &built).await;
-    for (executor, _) in &built {
-        executor.settle().await;
-    }
-    outcome
+    output::deliver(request, services, &built).await
 }

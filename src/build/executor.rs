@@ -18,14 +18,14 @@ use super::images::Found;
 use super::inputs::{Planned, Text};
 use super::keeping::{Keeping, unix_now};
 use super::keys::Keys;
-use super::layers::Layer;
+use super::layers::{Layer, Origin};
 use super::lookup::{Caches, Known, needed_stages};
 use super::push::Pusher;
 use super::request::{AnnotationPlace, BuildRequest, Services};
 use super::roots::Roots;
 use super::steps::sources;
 use super::told::tell_failure;
-use super::transfer::Origin;
+use super::transfer;
 use crate::cache::{Explanation, LayerRecord};
 use crate::image::Platform;
 use crate::layer::{LayerOptions, LayerWriter, Pool};
@@ -79,7 +79,7 @@ impl Shared {
 /// What an executor is given besides its plan.
 pub(super) struct Given {
     pub shared: Shared,
-    pub fetched: BTreeMap<Remote, Origin>,
+    pub fetched: BTreeMap<Remote, transfer::Origin>,
     pub part: Part,
 }
 
@@ -183,10 +183,6 @@ impl Executor {
         runs: bool,
     ) -> Result<Image, BuildError> {
         self.tell_start(needed, runs).await?;
-        if self.request.explain {
-            self.learn_traces().await?;
-            self.tell_explanations(&self.services.report)?;
-        }
         if self.executes {
             let check = async {
                 match self.pusher() {
@@ -196,6 +192,9 @@ impl Executor {
             };
             futures_util::future::try_join(check, self.learn_traces()).await?;
             self.explain_missing()?;
+        }
+        if self.request.explain {
+            self.tell_explanations(&self.services.report)?;
         }
         if let Some(pusher) = self.pusher().filter(|_| self.executes) {
             for layer in self.base_layers_of(self.plan.target) {
@@ -363,8 +362,12 @@ impl Executor {
         self.services.report.event(Event::StepCached { step: self.shown(stage, number, step), from });
         let cache = self.caches.store();
         cache.remember(&self.place(stage, number), &key.parts)?;
-        // It counts from the moment on that the blob is here.
-        cache.put(&key.key, record)?;
+        // What is in the store by this very key has its record there, and its list of files.
+        if layer.origin != Origin::Store || content.is_some() {
+            self.keep_files(key)?;
+            // It counts from the moment on that the blob is here.
+            cache.put(&key.key, record)?;
+        }
         self.leaves(stage, layer);
         Ok(Made { layer: layer.clone(), record: record.clone(), content, executed: false })
     }
@@ -499,7 +502,7 @@ impl Executor {
 
     /// The same in seconds since 1970.
     pub(super) fn now_seconds(&self) -> i64 {
-        self.request.source_date_epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second())
+        self.request.source_date_epoch.unwrap_or_else(unix_now)
     }
 }
 

@@ -3,22 +3,24 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::error::BuildError;
-use super::keeping::copy_blob;
 use super::layers::{CachedAt, Layer, Origin};
 use crate::image::Digest;
 use crate::layer::{LayerReader, Tree, TreeError, copy_index, has_index, unpack_index};
 use crate::registry::{BlobSink, Client, ErrorKind, Resume};
 use crate::report::{Direction, Outcome, Report, Transfer};
-use crate::store::{Claim, Download, Follower, Store};
+use crate::store::{Claim, Download, Follower, Store, StoreError};
 
 /// Downloads at one time: more share one line, fewer leave it idle between blobs.
 const AT_ONCE: usize = 4;
+/// Bytes that are copied at once.
+const PIECE: usize = 256 << 10;
 /// How often another process's download is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -87,7 +89,7 @@ impl Fetcher {
     /// If it cannot be downloaded; if it is said to be in the store and is not.
     pub async fn fetch(&self, layer: &Layer) -> Result<(), BuildError> {
         let flight = {
-            let mut flights = self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut flights = lock(&self.inner.flights);
             Arc::clone(flights.entry(layer.digest).or_default())
         };
         flight.get_or_try_init(|| self.bring(layer)).await?;
@@ -103,9 +105,11 @@ impl Fetcher {
             Origin::Registry { .. } | Origin::Cache(CachedAt::Registry(_)) => {}
             Origin::Cache(CachedAt::Directory(directory)) => {
                 let (directory, store, wanted) = (directory.clone(), store.clone(), layer.clone());
-                return blocking(move || copy_blob(&Store::open(directory)?, &store, &wanted))
-                    .await
-                    .map_err(|error| lost(layer, error));
+                let copy = move || {
+                    let from = Store::open(&directory).map_err(|error| unreadable(&directory, error))?;
+                    borrow(&from, &store, &wanted)
+                };
+                return blocking(copy).await.map_err(|error| lost(layer, error));
             }
             Origin::Store => {
                 // Opening it says best what is missing.
@@ -190,22 +194,25 @@ impl Fetcher {
 
     /// Takes note of where the index of a layer can be had: `packed` is a layer that has it.
     pub fn learn_index(&self, diff_id: Digest, packed: Layer) {
-        self.inner.indexes.lock().unwrap_or_else(PoisonError::into_inner).entry(diff_id).or_insert(packed);
+        lock(&self.inner.indexes).entry(diff_id).or_insert(packed);
     }
 
     /// Where the index of a layer can be had.
     pub fn known_index(&self, diff_id: &Digest) -> Option<Layer> {
-        self.inner.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(diff_id).cloned()
+        lock(&self.inner.indexes).get(diff_id).cloned()
     }
 
     /// Indexes may be taken from another store.
     pub fn borrow_indexes(&self, store: &Store) {
-        self.inner.lenders.lock().unwrap_or_else(PoisonError::into_inner).push(store.clone());
+        lock(&self.inner.lenders).push(store.clone());
     }
 
     /// Brings the indexes of layers that are not here and can be had without the layers.
     async fn bring_indexes(&self, layers: &[Layer]) -> Result<(), BuildError> {
-        let lenders = self.inner.lenders.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lenders = lock(&self.inner.lenders).clone();
+        if lenders.is_empty() && lock(&self.inner.indexes).is_empty() {
+            return Ok(());
+        }
         let mut wanted = Vec::new();
         for layer in layers {
             if has_index(&self.inner.store, &layer.diff_id)? {
@@ -281,14 +288,71 @@ impl Fetcher {
     }
 }
 
-/// The error of a layer that could not be had: that of a cache need not be the end.
+/// The error of a layer that could not be had. If it is the cache's, it need not be the end; if it is this machine's, a full
+/// disk perhaps, it would come again.
 fn lost(layer: &Layer, error: BuildError) -> BuildError {
+    let is_the_caches = match &error {
+        BuildError::Registry(error) => error.kind() != ErrorKind::Local,
+        BuildError::Store(error) => {
+            matches!(error, StoreError::Missing(_) | StoreError::Mismatch { .. } | StoreError::Size { .. })
+        }
+        // Of a directory that cannot be read.
+        BuildError::Input { .. } => true,
+        _ => false,
+    };
     match &layer.origin {
-        Origin::Cache(cache) if !matches!(error, BuildError::Cancelled) => {
+        Origin::Cache(cache) if is_the_caches => {
             BuildError::CacheLost { cache: cache.to_string(), source: Box::new(error) }
         }
         _ => error,
     }
+}
+
+/// What another store has to say for itself, as an error of what is read.
+fn unreadable(directory: &Path, error: StoreError) -> BuildError {
+    let what = format!("cannot read the cache in `{}`", directory.display());
+    BuildError::Input { what, source: Some(io::Error::other(error)), hint: None }
+}
+
+/// Copies the blob of a layer from one store to another.
+///
+/// # Errors
+/// If it cannot be read there or written here, or is not what its digest says.
+pub(super) fn borrow(from: &Store, into: &Store, layer: &Layer) -> Result<(), BuildError> {
+    let mut source = from.open_blob(&layer.digest).map_err(|error| match error {
+        StoreError::Missing(_) => error.into(),
+        error => unreadable(from.directory(), error),
+    })?;
+    let what = || format!("the cache in `{}`", from.directory().display());
+    take_in(into, &mut source, layer.digest, layer.size, what)
+}
+
+/// Takes the bytes of a blob into a store, which checks them. `what` is where they are from.
+///
+/// # Errors
+/// [`BuildError::Input`] if they cannot be read; if they cannot be written, or are not what the digest says.
+pub(super) fn take_in(
+    store: &Store,
+    from: &mut impl Read,
+    digest: Digest,
+    size: u64,
+    what: impl Fn() -> String,
+) -> Result<(), BuildError> {
+    let mut writer = store.writer()?;
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let count = from.read(&mut buffer).map_err(|source| BuildError::Input {
+            what: format!("cannot read {}", what()),
+            source: Some(source),
+            hint: None,
+        })?;
+        match buffer.get(..count) {
+            Some(piece) if !piece.is_empty() => writer.append(piece)?,
+            _ => break,
+        }
+    }
+    writer.commit_as(&digest, Some(size))?;
+    Ok(())
 }
 
 /// Runs what waits for disks and processors on a thread where it may.
@@ -300,6 +364,11 @@ pub(super) async fn blocking<T: Send + 'static>(
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Err(BuildError::Cancelled),
     }
+}
+
+/// A lock whose holder never panics half-way through a change.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes a download, and tells how far it is.

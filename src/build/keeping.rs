@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::{try_join_all, try_join3};
 use serde::{Deserialize, Serialize};
@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 
 use super::error::BuildError;
 use super::executor::{Executor, Made};
-use super::fetch::blocking;
-use super::layers::{Layer, Origin};
+use super::fetch::{blocking, borrow, lock};
+use super::layers::Layer;
 use super::request::{CacheMode, CachePlace};
-use crate::cache::{Chain, ChainStep, LocalCache, PackedIndex, RegistryCache};
+use crate::cache::{ANNOTATION, Chain, ChainStep, LocalCache, PackedIndex, RegistryCache};
 use crate::image::{Digest, Repository};
 use crate::layer::{copy_index, pack_index};
 use crate::plan::{Base, Key, Stage, StageIndex};
@@ -104,11 +104,8 @@ impl Executor {
     /// Waits until everything is kept that is to be.
     pub(super) async fn settle(&self) {
         let mut tasks = std::mem::take(&mut *lock(&self.keeping.tasks));
-        while tasks.join_next().await.is_some() {
-            if self.services.cancellation.is_cancelled() {
-                tasks.abort_all();
-            }
-        }
+        // A build that is given up drops them.
+        while tasks.join_next().await.is_some() {}
     }
 
     /// The steps of a stage and of those it is built upon, up to one that was just made.
@@ -137,6 +134,17 @@ impl Executor {
         }
     }
 
+    /// What the image says of its own steps, if it is to be a cache of them.
+    pub(super) fn inline_cache(&self, stage: &Stage) -> Result<Option<(String, String)>, BuildError> {
+        if !self.request.cache_to.iter().any(|sink| sink.place == CachePlace::Inline) {
+            return Ok(None);
+        }
+        let Some(steps) = self.chain_of(stage) else { return Ok(None) };
+        let chain = Chain::new(steps.into_iter().map(|(step, _)| step).collect(), Vec::new());
+        let text = chain.annotation().map_err(|error| undescribed(&error))?;
+        Ok(Some((ANNOTATION.to_owned(), text)))
+    }
+
     async fn keep_on_registry(
         self: &Arc<Self>,
         repository: &Repository,
@@ -159,8 +167,9 @@ impl Executor {
             result.steps.into_iter().map(|(step, _)| step).collect(),
             indexes.into_iter().flatten().collect(),
         );
+        let manifest = chain.manifest().map_err(|error| undescribed(&error))?;
         for key in &missing {
-            cache.put(key, &chain).await?;
+            cache.put(key, manifest.clone()).await?;
             self.services.store.put_record(SENT, &sent_key(repository, key), &Sent(unix_now()))?;
         }
         Ok(())
@@ -229,13 +238,7 @@ impl Executor {
         let (executor, diff_id) = (Arc::clone(self), layer.diff_id);
         blocking(move || {
             let blob = pack_index(&executor.services.store, &diff_id, executor.layer_writer()?)?;
-            Ok(blob.map(|blob| Layer {
-                digest: blob.digest,
-                size: blob.size,
-                media_type: blob.media_type.to_owned(),
-                diff_id: blob.diff_id,
-                origin: Origin::Store,
-            }))
+            Ok(blob.as_ref().map(Layer::of_blob))
         })
         .await
     }
@@ -249,7 +252,7 @@ impl Executor {
             let into = Store::open(&path)?;
             let cache = LocalCache::new(&into);
             if !into.holds(&layer.digest, layer.size)? {
-                copy_blob(&store, &into, &layer)?;
+                borrow(&store, &into, &layer)?;
             }
             for known in result.base.iter().chain([&layer]) {
                 copy_index(&executor.services.store, &into, &known.diff_id)?;
@@ -276,25 +279,9 @@ impl Executor {
     }
 }
 
-/// Copies the blob of a layer from one store to another.
-pub(super) fn copy_blob(from: &Store, into: &Store, layer: &Layer) -> Result<(), BuildError> {
-    use std::io::Read as _;
-    let mut source = from.open_blob(&layer.digest)?;
-    let mut writer = into.writer()?;
-    let mut piece = vec![0; 1 << 18];
-    loop {
-        let read = source.read(&mut piece).map_err(|source| BuildError::Input {
-            what: format!("cannot read the cache in `{}`", from.directory().display()),
-            source: Some(source),
-            hint: None,
-        })?;
-        match piece.get(..read) {
-            Some(read) if !read.is_empty() => writer.append(read)?,
-            _ => break,
-        }
-    }
-    writer.commit_as(&layer.digest, Some(layer.size))?;
-    Ok(())
+/// The error of an entry that cannot be written down.
+pub(super) fn undescribed(error: &serde_json::Error) -> BuildError {
+    BuildError::refused(format!("cannot describe the cache: {error}"))
 }
 
 fn sent_key(repository: &Repository, key: &Key) -> String {
@@ -304,9 +291,4 @@ fn sent_key(repository: &Repository, key: &Key) -> String {
 /// The present time, seconds since 1970.
 pub(super) fn unix_now() -> i64 {
     jiff::Timestamp::now().as_second()
-}
-
-/// A lock whose holder never panics half-way through a change.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::error::{BuildError, ImageFault};
 use crate::cache::LayerRecord;
 use crate::image::{Descriptor, Digest, MediaType, Repository, media_type};
+use crate::layer::LayerBlob;
 use crate::plan::BaseImage;
 
 /// A layer of an image.
@@ -100,6 +101,17 @@ impl Layer {
             size: record.size,
             media_type: record.media_type.clone(),
             diff_id: record.diff_id,
+            origin: Origin::Store,
+        }
+    }
+
+    /// The layer that was just written.
+    pub fn of_blob(blob: &LayerBlob) -> Self {
+        Self {
+            digest: blob.digest,
+            size: blob.size,
+            media_type: blob.media_type.to_owned(),
+            diff_id: blob.diff_id,
             origin: Origin::Store,
         }
     }

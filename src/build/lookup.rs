@@ -13,6 +13,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::error::BuildError;
 use super::fetch::Fetcher;
+use super::keeping::unix_now;
 use super::keys::Keys;
 use super::layers::{CachedAt, Layer, Origin};
 use super::request::{BuildRequest, CachePlace, CacheSource, Services};
@@ -130,7 +131,7 @@ impl Caches {
         Ok(Self {
             store: LocalCache::new(&services.store),
             sources: Arc::new(sources),
-            oldest: age.map(|age| jiff::Timestamp::now().as_second().saturating_sub(age)),
+            oldest: age.map(|age| unix_now().saturating_sub(age)),
             report: services.report.clone(),
         })
     }
@@ -198,7 +199,7 @@ impl Caches {
             let (answers, of_images) = futures_util::future::join(answers, of_images).await;
             let of_images = of_images.into_iter().collect::<Result<Vec<_>, _>>()?;
             for answer in answers.into_iter().chain(of_images.into_iter().flatten()) {
-                self.take(answer, &by_key, fetcher, &mut known)?;
+                self.take(answer, &by_key, fetcher, &mut known);
             }
             questions = next_questions(plan, keys, &known, &asked);
         }
@@ -247,14 +248,13 @@ impl Caches {
         by_key: &HashMap<Key, Vec<At>>,
         fetcher: &Fetcher,
         known: &mut BTreeMap<At, Known>,
-    ) -> Result<(), BuildError> {
+    ) {
         learn_indexes(&answer, fetcher);
         for step in answer.steps.iter().filter(|step| self.is_fresh(&step.record)) {
             for at in by_key.get(&step.key).into_iter().flatten() {
                 known.entry(*at).or_insert_with(|| known_at(&step.record, &answer.at));
             }
         }
-        Ok(())
     }
 
     /// Asks all caches for a key. The first that has it counts.

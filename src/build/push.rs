@@ -1,20 +1,20 @@
 //! Pushing while building: each layer leaves as soon as it is there, the manifest last.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::assemble::{Image, Product};
 use super::error::{BuildError, ImageFault};
-use super::fetch::Fetcher;
+use super::fetch::{Fetcher, lock};
 use super::layers::{Layer, Origin};
 use super::request::Services;
 use crate::cache;
 use crate::image::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use crate::registry::{BlobOutcome, BlobUpload, ErrorKind, FileSource};
-use crate::report::{Direction, Outcome};
+use crate::report::{Direction, Outcome, Transfer};
 
 type Flight = Arc<OnceCell<()>>;
 
@@ -182,7 +182,7 @@ impl Pusher {
 
     async fn push_once(&self, repository: &Repository, blob: &Blob) -> Result<(), BuildError> {
         let flight = {
-            let mut flights = self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut flights = lock(&self.inner.flights);
             Arc::clone(flights.entry((repository.clone(), blob.digest)).or_default())
         };
         flight.get_or_try_init(|| self.push(repository, blob)).await?;
@@ -216,21 +216,19 @@ impl Pusher {
             fetcher.fetch(layer).await?;
             pushed = services.client.push_blob(repository, &upload(Some(transfer.teller()))).await;
         }
-        match pushed {
-            Ok(outcome) => {
-                transfer.end(match outcome {
-                    BlobOutcome::AlreadyThere => Outcome::AlreadyThere,
-                    BlobOutcome::Mounted(from) => Outcome::Mounted { from: from.to_string() },
-                    BlobOutcome::Uploaded => Outcome::Pushed,
-                });
-                Ok(())
-            }
-            Err(error) => {
-                transfer.end(Outcome::Failed { reason: error.to_string() });
-                Err(error.into())
-            }
-        }
+        end(transfer, pushed.map_err(BuildError::from))
     }
+}
+
+/// Tells how a push went, and gives its error.
+pub(super) fn end(transfer: Transfer, pushed: Result<BlobOutcome, BuildError>) -> Result<(), BuildError> {
+    transfer.end(match &pushed {
+        Ok(BlobOutcome::AlreadyThere) => Outcome::AlreadyThere,
+        Ok(BlobOutcome::Mounted(from)) => Outcome::Mounted { from: from.to_string() },
+        Ok(BlobOutcome::Uploaded) => Outcome::Pushed,
+        Err(error) => Outcome::Failed { reason: error.to_string() },
+    });
+    pushed.map(drop)
 }
 
 impl Blob {

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::error::BuildError;
-use super::fetch::{Bytes, Fetcher, blocking};
+use super::fetch::{Bytes, Fetcher, blocking, lock};
 use super::layers::Layer;
 use crate::image::Digest;
 use crate::layer::{LayerReader, Tree, TreeError};
@@ -109,7 +109,7 @@ impl Roots {
 
     /// Where a root is, or will be. Whoever holds it has the root alone.
     pub fn place(&self, whose: Whose) -> Place {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = lock(&self.places);
         Arc::clone(places.entry(whose).or_default())
     }
 
@@ -200,7 +200,7 @@ impl Roots {
 
     /// A place for another root.
     fn next_place(&self) -> PathBuf {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = lock(&self.made);
         self.workspace.leave_to(&self.program);
         loop {
             *made += 1;

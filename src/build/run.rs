@@ -6,11 +6,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::error::BuildError;
+use super::fetch::lock;
 use super::mounts::Mounts;
 use super::request::Cancellation;
 use super::users;
@@ -80,7 +81,7 @@ pub(super) fn run(
         .and_then(|running| watch(running, live, cancel, &last, (mounts, &overfull)));
     mounts.keep(root)?;
     let overfull = overfull.into_inner().or_else(|| mounts.overfull());
-    let output = last.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let output = lock(&last).take();
     let failure = match ended {
         Ok(Exit::Status(0)) if overfull.is_none() => return Ok(Ended::Done),
         _ if cancel.is_cancelled() => return Err(BuildError::Cancelled),
@@ -227,7 +228,7 @@ fn pass_on(mut pipe: File, stream: Stream, live: &LiveStep, last: &Mutex<LastLin
             Ok(count) => {
                 let bytes = buffer.get(..count).unwrap_or_default();
                 live.output(stream, bytes);
-                last.lock().unwrap_or_else(PoisonError::into_inner).add(bytes);
+                lock(last).add(bytes);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return,

@@ -85,8 +85,11 @@ impl Executor {
         Some((reason, changes.collect()))
     }
 
-    /// Finds out why steps are missing, before any of them is carried out and remembered.
+    /// Finds out why steps are missing, once, before any of them is carried out and remembered.
     pub(super) fn explain_missing(&self) -> Result<(), BuildError> {
+        if self.explanations.get().is_some() {
+            return Ok(());
+        }
         let mut found = BTreeMap::new();
         for stage in self.plan.stages.iter().filter(|_| !self.request.no_cache) {
             let keys: Vec<&StepKey> =
@@ -95,7 +98,7 @@ impl Executor {
             if !(0..keys.len()).any(|number| missing(&number)) {
                 continue;
             }
-            for key in &keys {
+            for (_, key) in keys.iter().enumerate().filter(|(number, _)| missing(number)) {
                 self.keep_files(key)?;
             }
             let parts: Vec<&[KeyPart]> = keys.iter().map(|key| key.parts.as_slice()).collect();

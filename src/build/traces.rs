@@ -1,17 +1,19 @@
 //! Why steps are not found, on a machine that has never built them: what the last build knew comes from the caches, and what
 //! this one knows goes there.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::error::BuildError;
 use super::executor::Executor;
-use super::fetch::blocking;
-use super::keeping::lock;
+use super::fetch::{blocking, lock};
+use super::keeping::undescribed;
 use super::layers::{Layer, Origin};
 use super::request::CachePlace;
-use crate::cache::{FileList, RegistryCache, Trace, trace_tag};
+use super::transfer::Selection;
+use crate::cache::{FileList, Place, RegistryCache, Trace, selections, trace_manifest, trace_tag};
 use crate::image::{Digest, Repository};
 use crate::layer::{Entry, LayerReader, Metadata, Node, TreePath};
 use crate::store::StoreError;
@@ -89,17 +91,30 @@ impl Executor {
         self.cache_pusher().cache_config(repository).await?;
         self.cache_pusher().cache_layer(repository, &layer, false).await?;
         let cache = RegistryCache::new(&self.services.client, repository);
-        Ok(cache.put_trace(&self.trace_tag(), layer.descriptor()).await?)
+        let manifest = trace_manifest(layer.descriptor()).map_err(|error| undescribed(&error))?;
+        Ok(cache.put_trace(&self.trace_tag(), manifest).await?)
     }
 
+    /// Of each step what it was when it was last a success, here or where a trace came from.
     fn write_trace(&self) -> Result<Layer, BuildError> {
         let mut trace = Trace::new();
+        let store = self.caches.store();
+        let made_now = self.keys.iter().flat_map(|(_, key)| key.selection.iter().chain(key.mounts.values()));
+        let made_now: BTreeMap<Digest, &Selection> =
+            made_now.map(|selection| (selection.digest(), &**selection)).collect();
         for stage in &self.plan.stages {
-            for number in 0..stage.steps.len() {
-                let Some(key) = self.keys.get(stage.index, number) else { continue };
-                trace.add(&self.place(stage, number), &key.parts);
-                for selection in key.selection.iter().chain(key.mounts.values()) {
-                    trace.add_files(&selection.digest(), FileList(selection.list()));
+            let first = self.place(stage, 0);
+            let steps = store.remembered(&first.dockerfile, &first.stage, stage.steps.len())?;
+            for (step, parts) in steps.into_iter().enumerate() {
+                trace.add(&Place { step, ..first.clone() }, &parts);
+                for digest in selections(&parts) {
+                    let list = match made_now.get(&digest) {
+                        Some(selection) => Some(FileList(selection.list())),
+                        None => store.files(&digest)?,
+                    };
+                    if let Some(list) = list {
+                        trace.add_files(&digest, list);
+                    }
                 }
             }
         }
@@ -113,13 +128,7 @@ impl Executor {
         let mut writer = self.layer_writer()?;
         writer.file(&entry, &mut bytes.as_slice())?;
         let blob = writer.finish()?;
-        Ok(Layer {
-            digest: blob.digest,
-            size: blob.size,
-            media_type: blob.media_type.to_owned(),
-            diff_id: blob.diff_id,
-            origin: Origin::Store,
-        })
+        Ok(Layer::of_blob(&blob))
     }
 
     /// What this Dockerfile's trace is called: the same on every machine.

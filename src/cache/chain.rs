@@ -142,14 +142,16 @@ impl Chain {
     }
 }
 
-/// A manifest of what a cache keeps.
+/// The manifest of a trace, which is a layer of one file.
 ///
 /// # Errors
 /// If it cannot be serialised.
-pub(super) fn manifest(
-    layers: Vec<Descriptor>,
-    annotation: Option<(&str, String)>,
-) -> serde_json::Result<Vec<u8>> {
+pub fn trace_manifest(layer: Descriptor) -> serde_json::Result<Vec<u8>> {
+    manifest(vec![layer], None)
+}
+
+/// A manifest of what a cache keeps.
+fn manifest(layers: Vec<Descriptor>, annotation: Option<(&str, String)>) -> serde_json::Result<Vec<u8>> {
     let config =
         Descriptor::new(MediaType::from(media_type::OCI_CONFIG), CONFIG.len() as u64, Digest::of(CONFIG));
     let annotations = annotation.into_iter().map(|(name, value)| (name.to_owned(), value));

@@ -230,17 +230,25 @@ fn change(name: &(&str, usize), before: Option<&str>, after: Option<&str>) -> Ch
     Change { what: what.to_owned(), before: before.map(shown), after: after.map(str::to_owned) }
 }
 
+/// The digests of the selections of files that fields speak of.
+pub fn selections(parts: &[KeyPart]) -> impl Iterator<Item = Digest> {
+    parts.iter().filter(|part| part.name == FILES).filter_map(|part| selection(&part.value))
+}
+
+fn selection(value: &str) -> Option<Digest> {
+    // Of a mount the mode of its top follows.
+    value.split(' ').next().and_then(|word| word.parse().ok())
+}
+
 /// The files that differ between two selections, if both lists are still known.
 fn changed_files(
     before: &str,
     after: &str,
     files: &dyn Fn(&Digest) -> Result<Option<FileList>, StoreError>,
 ) -> Result<Vec<Change>, StoreError> {
-    // Of a mount the mode of its top follows.
-    let digest = |value: &str| value.split(' ').next().and_then(|word| word.parse::<Digest>().ok());
-    let load = |value: &str| digest(value).map_or(Ok(None), |digest| files(&digest));
+    let load = |value: &str| selection(value).map_or(Ok(None), |digest| files(&digest));
     let (Some(before), Some(after)) = (load(before)?, load(after)?) else {
-        let of_context = digest(before).is_some() && digest(after).is_some();
+        let of_context = selection(before).is_some() && selection(after).is_some();
         let what = if of_context { "what it takes files from" } else { "the stage that it takes files from" };
         let short = |value: &str| Some(value.trim_start_matches("sha256:").chars().take(12).collect());
         return Ok(vec![Change { what: what.to_owned(), before: short(before), after: short(after) }]);

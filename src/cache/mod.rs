@@ -16,8 +16,8 @@ mod trace;
 
 use std::io::Write as _;
 
-pub use chain::{ANNOTATION, CONFIG, Chain, ChainStep, Found, PackedIndex};
-pub use explain::{Change, Explanation, FileList, Place};
+pub use chain::{ANNOTATION, CONFIG, Chain, ChainStep, Found, PackedIndex, trace_manifest};
+pub use explain::{Change, Explanation, FileList, Place, selections};
 pub use record::LayerRecord;
 pub use registry::RegistryCache;
 pub use trace::{Trace, trace_tag};
@@ -86,15 +86,38 @@ impl LocalCache {
         stage: &str,
         now: &[&[KeyPart]],
     ) -> Result<Vec<Explanation>, StoreError> {
+        let last = self.remembered(dockerfile, stage, now.len())?;
+        explain::stage(&last, now, &|digest: &Digest| self.files(digest))
+    }
+
+    /// The fields that the keys of a stage's steps had the last time that each of them was a success. `steps` is how many there
+    /// are now; there may have been more.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn remembered(
+        &self,
+        dockerfile: &str,
+        stage: &str,
+        steps: usize,
+    ) -> Result<Vec<Vec<KeyPart>>, StoreError> {
         /// Steps that the stage may have had besides.
         const MORE: usize = 64;
         let mut last = Vec::new();
-        for step in 0..now.len() + MORE {
+        for step in 0..steps + MORE {
             let place = Place { dockerfile: dockerfile.to_owned(), stage: stage.to_owned(), step };
             let Some(parts) = self.store.record::<Vec<KeyPart>>(TRACES, &place.key())? else { break };
             last.push(parts);
         }
-        explain::stage(&last, now, &|digest: &Digest| FileList::load(&self.store, digest))
+        Ok(last)
+    }
+
+    /// The list of files that a selection's digest is of, if it was kept.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn files(&self, digest: &Digest) -> Result<Option<FileList>, StoreError> {
+        FileList::load(&self.store, digest)
     }
 
     /// Keeps the list of the files that a selection's digest is of, so that a later miss can name the ones that differ.

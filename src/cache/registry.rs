@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::chain::{Chain, Found, manifest};
+use super::chain::{Chain, Found};
 use crate::image::{Descriptor, Manifest, Platform, Reference, Repository, media_type};
 use crate::plan::Key;
 use crate::registry::{Client, RegistryError};
@@ -49,14 +49,16 @@ impl RegistryCache {
         }
     }
 
-    /// Makes a chain the entry of a key. Its blobs and the configuration ([`super::CONFIG`]) have to be there.
+    /// Makes the manifest of a chain ([`super::Chain::manifest`]) the entry of a key. Its blobs and the configuration
+    /// ([`super::CONFIG`]) have to be there.
     ///
     /// # Errors
     /// Whatever the registry has against it.
-    pub async fn put(&self, key: &Key, chain: &Chain) -> Result<(), RegistryError> {
-        let (Some(reference), Ok(manifest)) = (self.tagged(key), chain.manifest()) else { return Ok(()) };
-        self.client.push_manifest(&reference, media_type::OCI_MANIFEST, Bytes::from(manifest)).await?;
-        Ok(())
+    pub async fn put(&self, key: &Key, manifest: Vec<u8>) -> Result<(), RegistryError> {
+        match self.tagged(key) {
+            Some(reference) => self.put_manifest(&reference, manifest).await,
+            None => Ok(()),
+        }
     }
 
     /// The keys that there are entries of.
@@ -123,15 +125,20 @@ impl RegistryCache {
         }
     }
 
-    /// Makes a manifest called `tag` of one layer. It and the configuration have to be there.
+    /// Calls a manifest `tag` ([`super::trace_manifest`]). Its layer and the configuration have to be there.
     ///
     /// # Errors
     /// Whatever the registry has against it.
-    pub async fn put_trace(&self, tag: &str, layer: Descriptor) -> Result<(), RegistryError> {
-        let (Ok(reference), Ok(manifest)) = (self.repository.tagged(tag), manifest(vec![layer], None)) else {
-            return Ok(());
-        };
-        self.client.push_manifest(&reference, media_type::OCI_MANIFEST, Bytes::from(manifest)).await?;
+    pub async fn put_trace(&self, tag: &str, manifest: Vec<u8>) -> Result<(), RegistryError> {
+        match self.repository.tagged(tag) {
+            Ok(reference) => self.put_manifest(&reference, manifest).await,
+            // A trace is called such as is always a tag.
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn put_manifest(&self, reference: &Reference, manifest: Vec<u8>) -> Result<(), RegistryError> {
+        self.client.push_manifest(reference, media_type::OCI_MANIFEST, Bytes::from(manifest)).await?;
         Ok(())
     }
 

@@ -50,9 +50,12 @@ impl Trace {
         self.steps.is_empty()
     }
 
-    /// Adds a step.
+    /// Adds a step that was a success.
     pub fn add(&mut self, place: &Place, parts: &[KeyPart]) {
-        let hidden = |part: &KeyPart| match part.name.starts_with(ENVIRONMENT) {
+        // What came from another machine's trace is hidden already.
+        let is_open =
+            |part: &KeyPart| part.name.starts_with(ENVIRONMENT) && part.value.parse::<Digest>().is_err();
+        let hidden = |part: &KeyPart| match is_open(part) {
             true => KeyPart { name: part.name.clone(), value: Digest::of(part.value.as_bytes()).to_string() },
             false => part.clone(),
         };

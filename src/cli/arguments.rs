@@ -16,7 +16,10 @@ use super::images::ImagesArgs;
 use super::inspect::InspectArgs;
 use super::login::{LoginArgs, LogoutArgs};
 use super::prune::PruneArgs;
+use super::pull_secret::PullSecretArgs;
 use super::push::PushArgs;
+use super::rbac::RbacArgs;
+use super::render::RenderArgs;
 use super::rollout::RolloutArgs;
 use super::undeploy::UndeployArgs;
 use super::validate::ValidateArgs;
@@ -71,6 +74,12 @@ pub enum Command {
     Rollout(Box<RolloutArgs>),
     /// Remove a deployment
     Undeploy(UndeployArgs),
+    /// Replace variables in manifests and other texts, as `envsubst` does
+    Render(RenderArgs),
+    /// Let a cluster pull from a registry: make the Secret with the login, and send it
+    PullSecret(Box<PullSecretArgs>),
+    /// Find out which rights a deployment needs
+    Rbac(Box<RbacArgs>),
     /// Push images of the local store
     Push(PushArgs),
     /// Copy images between registries, layouts, archives and the local store, as they are

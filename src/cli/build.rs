@@ -1,6 +1,7 @@
 //! `cofferdam build`
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueHint};
 use serde_json::json;
@@ -11,7 +12,9 @@ use super::error::CliError;
 use super::results::ResultFile;
 use super::session::Session;
 use super::stdout;
-use crate::build::request::{BuildOutcome, Output};
+use crate::build::request::{BuildOutcome, BuildRequest, Output, Services};
+use crate::build::transport::{self, Look, Place};
+use crate::image::{Digest, HandedImage, HandedPlatform, Handoff, Reference};
 use crate::settings::{BuildFlags, Method};
 
 const SOURCE: &str = "Source";
@@ -99,6 +102,12 @@ pub struct BuildArgs {
     /// Write digests, descriptor and names of the image to FILE, as JSON
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = RESULT)]
     metadata_file: Option<PathBuf>,
+    /// Write the pushed image to FILE as JSON, for `cofferdam deploy --images`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = RESULT)]
+    image_json: Option<PathBuf>,
+    /// Write IMAGE (or NAME), IMAGE_TAG, IMAGE_DIGEST and IMAGE_REF to FILE, as GitLab's dotenv reports have it
+    #[arg(long, value_name = "[NAME=]FILE", help_heading = RESULT)]
+    image_env: Option<String>,
 
     /// Check the Dockerfile instead of building it: --call=check
     #[arg(long, help_heading = EXECUTION)]
@@ -152,6 +161,8 @@ impl BuildArgs {
             outputs,
             iidfile,
             metadata_file,
+            image_json,
+            image_env,
             ..
         } = self;
         let Self { explain, cache_repo, cache_from, cache_to, cache_ttl, .. } = self;
@@ -182,6 +193,8 @@ impl BuildArgs {
             require_isolation,
             iidfile,
             metadata_file,
+            image_json,
+            image_env,
             call,
             check,
         };
@@ -200,8 +213,12 @@ pub(super) async fn run(arguments: BuildArgs, session: &Session) -> Result<(), C
     let file = |path: Option<PathBuf>| path.map(|path| ResultFile::prepare(path, umask)).transpose();
     let iidfile = file(settings.results.iidfile)?;
     let metadata_file = file(settings.results.metadata_file)?;
+    let handing =
+        Handing::prepare(&settings.request, settings.results.image_json, settings.results.image_env)?;
     let silent = settings.request.outputs.iter().any(Output::is_stdout);
-    let services = session.services(&registry.lower())?;
+    let registry = registry.lower();
+    let services = session.services(&registry)?;
+    let begun = Instant::now();
     let outcome = crate::build::build(settings.request, services).await?;
     if let Some(file) = iidfile {
         // Without a line break, as `docker` writes it.
@@ -211,7 +228,74 @@ pub(super) async fn run(arguments: BuildArgs, session: &Session) -> Result<(), C
     if let Some(file) = metadata_file {
         file.write(metadata(&outcome).as_bytes())?;
     }
+    handing.write(&outcome, begun.elapsed(), || session.services(&registry)).await?;
     if silent { Ok(()) } else { stdout::write(&format!("{}\n", outcome.digest)) }
+}
+
+/// What is handed to a deployment, and where it is written.
+struct Handing {
+    json: Option<ResultFile>,
+    variables: Option<(String, ResultFile)>,
+}
+
+impl Handing {
+    /// Makes sure before the build that it can be written, and that GitLab would take it: digests are all of one length.
+    fn prepare(
+        request: &BuildRequest,
+        json: Option<PathBuf>,
+        variables: Option<(String, PathBuf)>,
+    ) -> Result<Self, CliError> {
+        if let Some((name, _)) = &variables {
+            let names: Vec<Reference> =
+                request.outputs.iter().flat_map(Output::pushed_names).cloned().collect();
+            HandedImage::new(&names, Digest::of(b""), Vec::new(), None)
+                .and_then(|image| image.dotenv(name))
+                .map_err(|error| {
+                    CliError::usage(format!("`--image-env`: {error}"), "give NAME=FILE, with a short NAME")
+                })?;
+        }
+        let file = |path| ResultFile::prepare(path, request.umask);
+        Ok(Self {
+            json: json.map(file).transpose()?,
+            variables: variables.map(|(name, path)| Ok::<_, CliError>((name, file(path)?))).transpose()?,
+        })
+    }
+
+    async fn write(
+        self,
+        outcome: &BuildOutcome,
+        took: Duration,
+        services: impl Fn() -> Result<Services, CliError>,
+    ) -> Result<(), CliError> {
+        let Self { json, variables } = self;
+        if json.is_none() && variables.is_none() {
+            return Ok(());
+        }
+        let platforms = platforms(outcome, &services()?).await?;
+        let image = HandedImage::new(&outcome.pushed, outcome.digest, platforms, Some(took.as_secs()));
+        let image =
+            image.map_err(|error| CliError::usage(error.to_string(), "give `--push` and `-t NAME`"))?;
+        if let Some((name, file)) = variables {
+            let text = image.dotenv(&name);
+            file.write(
+                text.map_err(|error| CliError::usage(error.to_string(), "give a shorter NAME"))?.as_bytes(),
+            )?;
+        }
+        match json {
+            Some(file) => file.write(Handoff::of(vec![image]).to_json().as_bytes()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The images of each platform, as the store has them.
+async fn platforms(outcome: &BuildOutcome, services: &Services) -> Result<Vec<HandedPlatform>, CliError> {
+    let Some(name) = outcome.names.first() else { return Ok(Vec::new()) };
+    let described = transport::look(&Place::Store(name.clone()), None, Look::Whole, services).await?;
+    let images = described.images.into_iter().filter_map(|image| {
+        Some(HandedPlatform { platform: image.platform?, digest: image.digest, size: image.size })
+    });
+    Ok(images.collect())
 }
 
 /// What `docker buildx build --metadata-file` writes of an image.
@@ -245,9 +329,9 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::build::request::{BuildRequest, ContextSource, Destination, DockerfileSource, NamedContext};
+    use crate::build::request::{ContextSource, Destination, DockerfileSource, NamedContext};
     use crate::cli::arguments::{Arguments, Command};
-    use crate::image::{Descriptor, Digest, MediaType, Reference};
+    use crate::image::{Descriptor, MediaType};
     use crate::layer::Compression;
     use crate::registry::Environment;
     use crate::settings::{BuildSettings, Settings, Surroundings};

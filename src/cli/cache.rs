@@ -15,7 +15,7 @@ use crate::cache::{ChainStep, LayerRecord, LocalCache, RegistryCache};
 use crate::image::Repository;
 use crate::plan::Key;
 use crate::report::{bytes, duration, short};
-use crate::settings::{Given, Origin, parse_age, parse_repository};
+use crate::settings::{Given, Method, Origin, parse_age, parse_repository};
 
 /// Questions that a registry is asked at a time.
 const AT_ONCE: usize = 16;
@@ -41,7 +41,7 @@ pub struct CacheArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List results of steps
-    Ls(ListArgs),
+    Ls(LookArgs),
     /// Show what is known of a result
     Show(ShowArgs),
     /// Remove results from a repository
@@ -50,9 +50,10 @@ enum Verb {
     Why(Box<WhyArgs>),
 }
 
+/// Where results are looked for, and how they are told.
 #[derive(Debug, Args)]
-struct ListArgs {
-    /// The repository that they are shared in [default: the state directory]
+struct LookArgs {
+    /// The repository that results are shared in [default: the state directory]
     #[arg(value_name = "REPOSITORY")]
     repository: Option<String>,
     #[command(flatten)]
@@ -66,13 +67,8 @@ struct ShowArgs {
     /// The key of the step, or how it begins
     #[arg(value_name = "KEY")]
     key: String,
-    /// The repository that it is in [default: the state directory]
-    #[arg(value_name = "REPOSITORY")]
-    repository: Option<String>,
     #[command(flatten)]
-    form: FormatArgs,
-    #[command(flatten)]
-    registry: RegistryArgs,
+    look: LookArgs,
 }
 
 #[derive(Debug, Args)]
@@ -119,6 +115,11 @@ pub(super) async fn run(arguments: CacheArgs, session: &Session) -> Result<(), C
 async fn why(arguments: WhyArgs, session: &Session) -> Result<(), CliError> {
     let (flags, registry) = arguments.build.lower();
     let settings = session.settings.build(&flags)?;
+    if settings.call.method != Method::Build {
+        let what =
+            "`cofferdam cache why` says what a build would do; `--call` and `--check` ask for something else";
+        return Err(CliError::usage(what, "ask one of them: `cofferdam build --call=…` is the other"));
+    }
     let services = session.services(&registry.lower())?;
     let explained = crate::build::explain(settings.request, services).await?;
     match arguments.form.format {
@@ -130,7 +131,7 @@ async fn why(arguments: WhyArgs, session: &Session) -> Result<(), CliError> {
     }
 }
 
-async fn list(arguments: ListArgs, session: &Session) -> Result<(), CliError> {
+async fn list(arguments: LookArgs, session: &Session) -> Result<(), CliError> {
     let place = place(arguments.repository.as_deref(), arguments.registry, session)?;
     let mut rows = rows(place.as_ref(), "", session).await?;
     rows.sort_by(|a, b| b.record.made.cmp(&a.record.made).then_with(|| a.key.cmp(&b.key)));
@@ -141,7 +142,8 @@ async fn list(arguments: ListArgs, session: &Session) -> Result<(), CliError> {
 }
 
 async fn show(arguments: ShowArgs, session: &Session) -> Result<(), CliError> {
-    let place = place(arguments.repository.as_deref(), arguments.registry, session)?;
+    let LookArgs { repository, form, registry } = arguments.look;
+    let place = place(repository.as_deref(), registry, session)?;
     let rows = rows(place.as_ref(), &arguments.key, session).await?;
     let row = match rows.as_slice() {
         [row] => row,
@@ -154,7 +156,7 @@ async fn show(arguments: ShowArgs, session: &Session) -> Result<(), CliError> {
             return Err(CliError::usage(what, "give more of it"));
         }
     };
-    match arguments.form.format {
+    match form.format {
         Format::Json => stdout::write_json(row),
         Format::Text => stdout::write(&in_words(row, now())),
     }

@@ -44,6 +44,11 @@ pub struct Connection {
 }
 
 impl ClusterArgs {
+    /// The namespace that was asked for.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
     /// The way to the cluster.
     ///
     /// # Errors

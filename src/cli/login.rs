@@ -95,7 +95,11 @@ pub(super) async fn logout(arguments: LogoutArgs, session: &Session) -> Result<(
     Ok(())
 }
 
-fn read_password() -> Result<String, CliError> {
+/// Reads a password from standard input.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn read_password() -> Result<String, CliError> {
     let mut bytes = Vec::new();
     let read = std::io::stdin().lock().take(LONGEST_PASSWORD + 1).read_to_end(&mut bytes);
     let what = || "the password from standard input".to_owned();

@@ -3,7 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `arguments` | what may be typed, and the help |
-//! | `build`, `cache`, `push`, `copy`, `inspect`, `login`, `images`, `prune`, `doctor`, `validate`, `completions`, `deploy`, `diff`, `rollout`, `undeploy` | a verb each: its flags, its result |
+//! | `build`, `cache`, `push`, `copy`, `inspect`, `login`, `images`, `prune`, `doctor`, `validate`, `completions`, `deploy`, `diff`, `rollout`, `undeploy`, `render`, `pull_secret`, `rbac` | a verb each: its flags, its result |
 //! | `cluster`, `manifests` | what the verbs of clusters share: which cluster, which objects |
 //! | `call` | what is asked of a Dockerfile instead of a build |
 //! | `session` | what the verbs share: settings, report, store, client |
@@ -36,7 +36,10 @@ mod login;
 mod manifests;
 mod panics;
 mod prune;
+mod pull_secret;
 mod push;
+mod rbac;
+mod render;
 mod results;
 mod rollout;
 mod rollout_wait;
@@ -154,6 +157,9 @@ async fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Diff(arguments) => diff::run(*arguments, session).await,
         Command::Rollout(arguments) => rollout::run(*arguments, session).await,
         Command::Undeploy(arguments) => undeploy::run(arguments, session).await,
+        Command::Render(arguments) => render::run(arguments, session),
+        Command::PullSecret(arguments) => pull_secret::run(*arguments, session).await,
+        Command::Rbac(arguments) => rbac::run(*arguments, session).await,
         Command::Push(arguments) => push::run(arguments, session).await,
         Command::Copy(arguments) => copy::run(arguments, session).await,
         Command::Inspect(arguments) => inspect::run(arguments, session).await,

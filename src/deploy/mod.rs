@@ -6,7 +6,9 @@
 //! | `error` | why a deployment failed |
 //! | `manifest` | manifests: from files to objects |
 //! | `render` | variables in texts, as `envsubst` replaces them |
+//! | `handoff`, `images` | the images that are to be deployed, and their places in manifests |
 //! | `apply` | objects in their places, server-side apply in order, taking over, conflicts |
+//! | `pull_secret`, `rbac` | what a deployment needs beforehand: a login for nodes, rights |
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
 //! | `diagnose` | what is wrong with what does not come to life, and what to do about it |
 //! | `status` | whether an object does what was asked of it |
@@ -25,9 +27,13 @@ pub mod cluster;
 pub mod diagnose;
 pub mod diff;
 pub mod error;
+pub mod handoff;
+pub mod images;
 pub mod inventory;
 pub mod manifest;
 pub mod object;
+pub mod pull_secret;
+pub mod rbac;
 pub mod remove;
 pub mod render;
 pub mod rollout;

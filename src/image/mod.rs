@@ -8,6 +8,7 @@
 
 mod config;
 mod digest;
+mod handoff;
 mod manifest;
 mod platform;
 mod reference;
@@ -15,6 +16,7 @@ mod select;
 
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::{Digest, DigestError, Sha256, hex};
+pub use handoff::{HandedImage, HandedPlatform, Handoff, HandoffError, VARIABLE};
 pub use manifest::{Manifest, ManifestError, media_type};
 pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 pub use platform::{Platform, PlatformError};

@@ -29,7 +29,8 @@ pub enum Event {
         /// The step.
         #[serde(flatten)]
         step: Step,
-        /// Where the result is from: `local cache`, or the name of a repository.
+        /// Where the result is from: `local cache`, or the name of a repository. `, by the same content` follows if the step was
+        /// found by what it takes, and not by how that came to be.
         from: String,
     },
     /// Why a step that has been started was not found in a cache.

@@ -36,6 +36,10 @@ pub struct ResultFiles {
     pub iidfile: Option<PathBuf>,
     /// `--metadata-file`: JSON, as `docker buildx build` writes it.
     pub metadata_file: Option<PathBuf>,
+    /// `--image-json`: the pushed image, for a deployment.
+    pub image_json: Option<PathBuf>,
+    /// `--image-env`: what its variables are called, and the file they are written to.
+    pub image_env: Option<(String, PathBuf)>,
 }
 
 pub(super) fn resolve(
@@ -127,9 +131,39 @@ pub(super) fn resolve(
         parallel: stages.map_or(surroundings.threads.max(1), |given| given.value),
         umask: surroundings.umask,
     };
-    let results = ResultFiles { iidfile: flags.iidfile.clone(), metadata_file: flags.metadata_file.clone() };
+    let results = results(flags, &request)?;
     let call = call::resolve(flags.call.as_deref(), flags.check)?;
     Ok(BuildSettings { request, results, call })
+}
+
+/// Where the result is written. An image that is not pushed cannot be deployed, so there would be nothing to hand over.
+fn results(flags: &BuildFlags, request: &BuildRequest) -> Result<ResultFiles, SettingsError> {
+    let is_pushed = request.outputs.iter().any(|output| !output.pushed_names().is_empty());
+    for (flag, given) in
+        [("--image-json", flags.image_json.is_some()), ("--image-env", flags.image_env.is_some())]
+    {
+        if given && !is_pushed {
+            let problem = format!("`{flag}` is about an image that is pushed, and this one is not");
+            return Err(conflict(problem, "give `--push` and `-t NAME`"));
+        }
+    }
+    Ok(ResultFiles {
+        iidfile: flags.iidfile.clone(),
+        metadata_file: flags.metadata_file.clone(),
+        image_json: flags.image_json.clone(),
+        image_env: flags.image_env.as_deref().map(named_file),
+    })
+}
+
+/// `NAME=FILE`, or `FILE` with the usual names. What stands before `=` is a name if a variable may be called that.
+fn named_file(text: &str) -> (String, PathBuf) {
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    match text.split_once('=').filter(|(name, _)| is_name(name)) {
+        Some((name, file)) => (name.to_owned(), file.into()),
+        None => (crate::image::VARIABLE.to_owned(), text.into()),
+    }
 }
 
 /// Reads the value of a flag.

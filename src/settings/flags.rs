@@ -84,6 +84,10 @@ pub struct BuildFlags {
     pub iidfile: Option<PathBuf>,
     /// `--metadata-file`
     pub metadata_file: Option<PathBuf>,
+    /// `--image-json`
+    pub image_json: Option<PathBuf>,
+    /// `--image-env`, as typed.
+    pub image_env: Option<String>,
     /// `--call`
     pub call: Option<String>,
     /// `--check`

@@ -273,6 +273,43 @@ fn results_have_an_age() {
 }
 
 #[test]
+fn what_one_platform_has_made_is_kept_when_another_fails() {
+    let registry = Registry::start();
+    let tree = context("FROM scratch\nARG TARGETARCH\nCOPY a-$TARGETARCH /a\n", &[("a-amd64", "a")]);
+    let noise: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    std::fs::write(tree.path().join("a-amd64"), noise).unwrap();
+    let cache = cache_repo(&registry);
+    let (failed, _) = fresh(&registry, tree.path(), &cache, &["--platform=linux/amd64,linux/arm64"]);
+    failed.failed(3, &["a-arm64"]);
+    let (again, _) = fresh(&registry, tree.path(), &cache, &["--platform=linux/amd64"]);
+    assert_eq!(cached(&again.succeeded()), (1, 1));
+}
+
+#[test]
+fn a_failed_build_is_not_what_the_next_is_compared_with() {
+    let registry = Registry::start();
+    let cache = cache_repo(&registry);
+    let dockerfile = |command: &str| format!("FROM busybox:1\nCOPY conf /\nRUN {command}\n");
+    let tree = context(&dockerfile("grep x conf"), &FILES);
+    let change = |command: &str| std::fs::write(tree.path().join("Dockerfile"), dockerfile(command)).unwrap();
+    let (kept, token) = (Cofferdam::new(), "--build-arg=TOKEN=hidden");
+    build(&kept, &registry, tree.path(), &[&cache, token]).succeeded();
+    change("grep nothing conf");
+    build(&kept, &registry, tree.path(), &[&cache, token]).failed(4, &["grep nothing conf"]);
+    change("grep x conf && true");
+    let mirror = format!("--registry-mirror=docker.io=http://{}", registry.address());
+    let why = |cofferdam: &Cofferdam| {
+        let mut command = cofferdam.command();
+        run(command.args(["cache", "why", &cache, token, &mirror]).arg(tree.path())).succeeded().stdout
+    };
+    for cofferdam in [&kept, &Cofferdam::new()] {
+        let said = why(cofferdam);
+        assert!(said.contains("command: /bin/sh -c grep x conf -> "), "{said}");
+        assert!(!said.contains("nothing"), "{said}");
+    }
+}
+
+#[test]
 fn a_cache_of_buildkit_is_refused() {
     let registry = Registry::start();
     let tree = context("FROM busybox:1\nRUN echo 1 > /a\n", &[]);
@@ -359,6 +396,13 @@ fn a_new_machine_says_why_and_before_it_does() {
     let steps: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(steps.as_array().unwrap().len(), 10);
     assert_eq!(steps[5]["fate"], "cached");
+
+    // What asks something else is not passed over.
+    for other in ["--check", "--call=outline"] {
+        let mut command = Cofferdam::new().command();
+        let asked = run(command.args(["cache", "why", other]).arg(tree.path()));
+        asked.failed(2, &["ask for something else"]);
+    }
 
     // A build says the same, and does it.
     let (built, _) = fresh(&registry, tree.path(), &cache, &["--explain", secret[0]]);

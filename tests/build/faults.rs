@@ -39,15 +39,7 @@ impl Drop for SmallDisk {
 fn a_full_disk_is_named_and_the_next_build_works() {
     let registry = Registry::start();
     let directory = context("FROM busybox:1\nCOPY . /\n", &[("small", "content\n")]);
-    // Bytes that no compression makes fewer.
-    let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
-    })
-    .take(40 << 20)
-    .collect();
-    std::fs::write(directory.path().join("large"), noise).unwrap();
+    std::fs::write(directory.path().join("large"), noise(40 << 20)).unwrap();
     for cofferdam in [Cofferdam::new(), Cofferdam::as_uid(1000)] {
         let disk = SmallDisk::new(20);
         let state = format!("--state-dir={}", disk.path().join("state").display());
@@ -61,6 +53,38 @@ fn a_full_disk_is_named_and_the_next_build_works() {
         build(&cofferdam, &registry, greedy.path(), &[&state]).failed(4, &["No space left on device"]);
         build(&cofferdam, &registry, smaller.path(), &[&state, "--no-cache"]).succeeded();
     }
+}
+
+/// Without the cache it would be full again.
+#[test]
+fn a_full_disk_is_not_the_caches_fault() {
+    let registry = Registry::start();
+    let tree = context("FROM busybox:1\nCOPY large /\nRUN echo 1\n", &[]);
+    std::fs::write(tree.path().join("large"), noise(40 << 20)).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("cache").display().to_string();
+    let repository = registry.reference("group/cache");
+    let filled = Cofferdam::new();
+    let both = [format!("--cache-to=type=local,dest={directory}"), format!("--cache-repo={repository}")];
+    build(&filled, &registry, tree.path(), &[&both[0], &both[1]]).succeeded();
+    std::fs::write(tree.path().join("Dockerfile"), "FROM busybox:1\nCOPY large /\nRUN echo 2\n").unwrap();
+    for from in [format!("--cache-from=type=local,src={directory}"), format!("--cache-from={repository}")] {
+        let disk = SmallDisk::new(20);
+        let state = format!("--state-dir={}", disk.path().join("state").display());
+        let ran = build(&Cofferdam::new(), &registry, tree.path(), &[&state, &from]);
+        ran.failed(12, &["No space left on device"]);
+        assert!(!ran.stderr.contains("building without it"), "{}", ran.stderr);
+    }
+}
+
+/// Bytes that no compression makes fewer.
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(count).collect()
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod faulty;
 mod auth;
 mod campaign;
 mod copy;
+mod mirrors;
 mod pull;
 mod push;
 mod real;

@@ -36,10 +36,11 @@ use self::target::Files;
 use super::error::BuildError;
 use super::fetch::{Fetcher, blocking};
 use super::layers::{Layer, Origin};
+use super::push;
 use super::request::Services;
 use crate::image::{Digest, Manifest, Platform, Reference, Repository};
-use crate::registry::{BlobOutcome, BlobSource, BlobUpload, ErrorKind, RegistryError};
-use crate::report::{Direction, Outcome};
+use crate::registry::{BlobSource, BlobUpload, ErrorKind, RegistryError};
+use crate::report::Direction;
 use crate::store::{Store, Workspace};
 
 /// Blobs that are on their way at one time: more share one line, fewer leave it idle between blobs.
@@ -369,20 +370,7 @@ impl<'a> Run<'a> {
                 break Err(error.into());
             }
         };
-        match pushed {
-            Ok(outcome) => {
-                transfer.end(match outcome {
-                    BlobOutcome::AlreadyThere => Outcome::AlreadyThere,
-                    BlobOutcome::Mounted(from) => Outcome::Mounted { from: from.to_string() },
-                    BlobOutcome::Uploaded => Outcome::Pushed,
-                });
-                Ok(())
-            }
-            Err(error) => {
-                transfer.end(Outcome::Failed { reason: error.to_string() });
-                Err(error)
-            }
-        }
+        push::end(transfer, pushed)
     }
 
     /// Brings a blob into layouts and the store.

@@ -6,8 +6,9 @@
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use super::super::fetch::lock;
 use crate::image::{Digest, Repository, Sha256};
 use crate::registry::{BlobSink, BlobSource, Client, ErrorKind, RegistryError, Resume};
 
@@ -31,10 +32,6 @@ struct Shared {
     marks: Mutex<Vec<(u64, Sha256)>>,
     /// Why the blob could not be read.
     failure: Mutex<Option<RegistryError>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Stream {

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use super::super::error::{BuildError, ImageFault};
+use super::super::fetch::take_in;
 use super::super::output::{DockerImage, archive, atomically, blob_name, make_directories};
 use super::index;
 use super::is_single;
@@ -169,23 +170,13 @@ pub(super) fn into_store(store: &Store, blob: &Blob, section: &Section) -> Resul
     if store.holds(&blob.digest, blob.size)? {
         return Ok(());
     }
-    let input = |source| BuildError::Input {
-        what: format!("cannot read `{}`", section.path.display()),
+    let what = || format!("`{}`", section.path.display());
+    let mut from = section.open(0).map_err(|source| BuildError::Input {
+        what: format!("cannot read {}", what()),
         source: Some(source),
         hint: None,
-    };
-    let mut from = section.open(0).map_err(input)?;
-    let mut writer = store.writer()?;
-    let mut buffer = vec![0; PIECE];
-    loop {
-        let count = from.read(&mut buffer).map_err(input)?;
-        if count == 0 {
-            break;
-        }
-        writer.append(buffer.get(..count).unwrap_or_default())?;
-    }
-    writer.commit_as(&blob.digest, Some(blob.size))?;
-    Ok(())
+    })?;
+    take_in(store, &mut from, blob.digest, blob.size, what)
 }
 
 fn copy_hashed(section: &Section, to: &mut File) -> io::Result<Digest> {

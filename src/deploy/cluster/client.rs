@@ -251,7 +251,7 @@ impl Cluster {
         query: &[(&str, &str)],
         object: &Value,
     ) -> Result<Applied, ApiError> {
-        let body = Some(("application/apply-patch+yaml", Bytes::from(object.to_string())));
+        let body = Some(("application/apply-patch+yaml", Bytes::from(safe_as_yaml(&object.to_string()))));
         let call =
             Call { method: Method::PATCH, target: target(path, query), accept: JSON, body, repeatable: true };
         let answer = self.call(&call).await?;
@@ -488,6 +488,24 @@ impl Call {
     }
 }
 
+/// `json` as it means the same where it is read as YAML, which is how a server reads what is to be applied: there,
+/// breaks of Unicode within a string are folded, and control characters refused (YAML 1.1, 4.1 and 5.4). kubectl has
+/// U+0085 lost this way.
+fn safe_as_yaml(json: &str) -> String {
+    let is_special = |letter: char| {
+        matches!(letter, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+    };
+    let mut text = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if is_special(letter) {
+            text.push_str(&format!("\\u{:04x}", u32::from(letter)));
+        } else {
+            text.push(letter);
+        }
+    }
+    text
+}
+
 /// `path?query`
 fn target(path: &str, query: &[(&str, &str)]) -> String {
     if query.is_empty() {
@@ -564,6 +582,14 @@ mod tests {
         headers.append(WARNING, r#"299 - "would violate \"restricted\": a""#.parse().unwrap());
         headers.append(WARNING, r#"299 - "second""#.parse().unwrap());
         assert_eq!(warnings(&headers), [r#"would violate "restricted": a"#, "second"]);
+    }
+
+    #[test]
+    fn what_a_server_reads_as_yaml_keeps_its_breaks() {
+        let value = serde_json::json!("a\u{85}b\u{2028}\u{7f}ü😀");
+        let text = safe_as_yaml(&value.to_string());
+        assert_eq!(text, "\"a\\u0085b\\u2028\\u007fü😀\"");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 
     #[test]

@@ -112,16 +112,22 @@ impl<'a> Container<'a> {
             finding.weighing(self.late())
         } else if message.contains("runAsNonRoot") {
             let why = if message.contains("non-numeric user") {
-                format!("the image of {} names its user, and only a number shows that it is not root", self.me())
+                format!(
+                    "the image of {} names its user, and only a number shows that it is not root",
+                    self.me()
+                )
             } else {
                 format!("{} would run as root, as its image says, and the pod does not allow that", self.me())
             };
             self.new_finding(Cause::RunsAsRoot, why)
                 .advise("give the image a `USER` by number, or set securityContext.runAsUser")
         } else {
-            self.new_finding(Cause::StartFailed, format!("{} cannot be configured: {}", self.me(), flat(message)))
-                .weighing(self.late())
-                .advise("correct what the message names")
+            self.new_finding(
+                Cause::StartFailed,
+                format!("{} cannot be configured: {}", self.me(), flat(message)),
+            )
+            .weighing(self.late())
+            .advise("correct what the message names")
         };
         finding.seen(format!("state: CreateContainerConfigError: {}", flat(message)))
     }
@@ -158,9 +164,12 @@ impl<'a> Container<'a> {
         let machine = node.map(|node| text(node, "/status/nodeInfo/architecture")).unwrap_or_default();
         let program = program.unwrap_or_else(|| format!("the program of {}", self.me()));
         let offered = image::platforms(self);
-        let says_so = offered.as_ref().is_some_and(|offered| !machine.is_empty() && offered.contains(machine));
+        let says_so =
+            offered.as_ref().is_some_and(|offered| !machine.is_empty() && offered.contains(machine));
         let what = if says_so {
-            format!("{program} cannot be executed (exec format error): it is for another machine than its image says, or a script without `#!`")
+            format!(
+                "{program} cannot be executed (exec format error): it is for another machine than its image says, or a script without `#!`"
+            )
         } else if machine.is_empty() {
             format!("{program} is not for its node's machine (exec format error)")
         } else {
@@ -216,10 +225,13 @@ impl<'a> Container<'a> {
         if kill.message.contains("PostStartHook") {
             let event = self.event(&["FailedPostStartHook"]);
             return Some(
-                self.new_finding(Cause::StartHook, format!("the postStart hook of {} fails, so it is ended", self.me()))
-                    .seen(event.map(EventFact::line).unwrap_or_default())
-                    .seen(kill.line())
-                    .advise("correct `lifecycle.postStart`; its own output is shown nowhere"),
+                self.new_finding(
+                    Cause::StartHook,
+                    format!("the postStart hook of {} fails, so it is ended", self.me()),
+                )
+                .seen(event.map(EventFact::line).unwrap_or_default())
+                .seen(kill.line())
+                .advise("correct `lifecycle.postStart`; its own output is shown nowhere"),
             );
         }
         let which = ["startup", "liveness"]
@@ -271,16 +283,22 @@ impl<'a> Container<'a> {
         let asks = probe.map(asked).unwrap_or_default();
         let asks = if asks.is_empty() { String::new() } else { format!(" ({asks})") };
         Some(
-            self.new_finding(cause, format!("the {which} probe of {}{asks} fails: {}", self.me(), flat(&shortened(answer))))
-                .seen(event.line())
-                .advise(advice(which, answer)),
+            self.new_finding(
+                cause,
+                format!("the {which} probe of {}{asks} fails: {}", self.me(), flat(&shortened(answer))),
+            )
+            .seen(event.line())
+            .advise(advice(which, answer)),
         )
     }
 
     fn out_of_memory(&self) -> Finding {
         let limit = self.spec.pointer("/resources/limits/memory").and_then(Value::as_str);
         let what = match limit {
-            Some(limit) => format!("{} needs more memory than its limit of {limit} and was killed (OOMKilled)", self.me())
+            Some(limit) => format!(
+                "{} needs more memory than its limit of {limit} and was killed (OOMKilled)",
+                self.me()
+            ),
             None => format!("{} was killed because its node ran out of memory (OOMKilled)", self.me()),
         };
         self.new_finding(Cause::OutOfMemory, what)
@@ -295,7 +313,9 @@ impl<'a> Container<'a> {
         let how = match (signal, name) {
             (Some(signal), Some(name)) => format!("a signal ends {}: {signal} ({name})", self.me()),
             (Some(signal), None) => format!("a signal ends {}: {signal}", self.me()),
-            (None, _) if code == 0 => format!("{} ends with exit code 0, and should go on running", self.me()),
+            (None, _) if code == 0 => {
+                format!("{} ends with exit code 0, and should go on running", self.me())
+            }
             (None, _) => format!("{} ends with exit code {code}", self.me()),
         };
         let after = match self.lived(end) {

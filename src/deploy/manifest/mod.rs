@@ -216,9 +216,12 @@ impl Reading {
                     }
                 }
                 _ if items.value.is_null() => {}
-                _ => self
-                    .faults
-                    .push(fault(&source, format!("the items of a list are {}", items.value.what()))),
+                _ => {
+                    let source =
+                        Source { line: if items.line == 0 { source.line } else { items.line }, ..source };
+                    self.faults
+                        .push(fault(&source, format!("`items` is {}, not a list", items.value.what())));
+                }
             }
             return;
         }

@@ -142,19 +142,18 @@ pub(super) fn fields(entries: Entries) -> Map<String, Value> {
     entries.into_list().into_iter().map(|entry| (entry.key, entry.value.into_value())).collect()
 }
 
-/// A number as kubectl hands it on: what has no fraction is an integer, as `1.0` and `1e3`, because Go writes it without a
-/// point; integers beyond 64 bits with sign lose what a double has no room for. Nothing for what is infinite.
+/// A number as kubectl hands it on. Go writes the shortest digits that mean this double, without a point where there is no
+/// fraction, and reads them again: `1.0` and `1e3` become integers, and large ones end in zeros. Nothing for what is infinite.
 pub(super) fn number(value: f64) -> Option<Value> {
     /// From here on Go writes an exponent (`encoding/json`, `floatEncoder`).
     const EXPONENT: f64 = 1e21;
     if value.fract() == 0.0 && value.abs() < EXPONENT {
-        // The casts saturate, so what comes back the same was in range.
-        let (signed, unsigned) = (value as i64, value as u64);
-        if signed as f64 == value && signed != i64::MAX {
-            return Some(signed.into());
+        let digits = value.to_string();
+        if let Ok(integer) = digits.parse::<i64>() {
+            return Some(integer.into());
         }
-        if unsigned as f64 == value && unsigned != u64::MAX {
-            return Some(unsigned.into());
+        if let Ok(integer) = digits.parse::<u64>() {
+            return Some(integer.into());
         }
     }
     Number::from_f64(value).map(Value::Number)
@@ -179,10 +178,11 @@ mod tests {
     #[case(-0.0, "0")]
     #[case(1.5, "1.5")]
     #[case(-3e2, "-300")]
-    #[case(9223372036854775807.0, "9223372036854775808")]
-    #[case(-9223372036854775808.0, "-9223372036854775808")]
+    #[case(9223372036854775807.0, "9223372036854776000")]
+    #[case(-9223372036854775808.0, "-9.223372036854776e+18")]
+    #[case(44147259065759664.0, "44147259065759660")]
     #[case(1e19, "10000000000000000000")]
-    #[case(1e22, "1e22")]
+    #[case(1e22, "1e+22")]
     #[case(1e-7, "1e-7")]
     fn numbers(#[case] value: f64, #[case] written: &str) {
         assert_eq!(number(value).unwrap().to_string(), written);

@@ -17,6 +17,8 @@ pub fn spec_path(kind: &GroupKind) -> Option<&'static [&'static str]> {
         // As old clusters have them.
         | ("extensions", "Deployment" | "DaemonSet" | "ReplicaSet")
         | ("batch", "Job") => &["spec", "template", "spec"],
+        // Kinds of others that keep pods as Deployments do.
+        ("argoproj.io", "Rollout") | ("serving.knative.dev", "Service") => &["spec", "template", "spec"],
         ("batch", "CronJob") => &["spec", "jobTemplate", "spec", "template", "spec"],
         _ => return None,
     })

@@ -257,7 +257,7 @@ mod tests {
     #[case("~", "null")]
     #[case("", "null")]
     #[case("2001-01-01", "\"2001-01-01\"")]
-    #[case("18446744073709551616", "18446744073709552000.0")]
+    #[case("18446744073709551616", "1.8446744073709552e+19")]
     #[case("-9223372036854775808", "-9223372036854775808")]
     fn without_quotes(#[case] text: &str, #[case] json: &str) {
         assert_eq!(resolve(text, true, None).unwrap().into_value().unwrap().to_string(), json);

@@ -53,17 +53,28 @@ fn all_faults_are_told_with_their_places() {
                 namespace: x\n---\n- a\n---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: 5\n---\napiVersion: v1\n\
                 kind: Job\nmetadata:\n  generateName: a-\n---\na: [\n---x\n---\napiVersion: v1\nkind: List\nitems: 5\n\
                 ---\n%YAML 1.2\n";
-    insta::assert_snapshot!(faults(text).join("\n"), @"");
+    insta::assert_snapshot!(faults(text).join("\n"), @r"
+    standard input:1: the object has no `apiVersion`
+    standard input:5: `kind` is a number, not a text
+    standard input:9: the Pod has no name
+    standard input:12: an object is a mapping, and this is a list
+    standard input:17: `metadata.name` is a number, not a text
+    standard input:22: the Job has `generateName`, and what is applied needs a name of its own
+    standard input:24: this is no YAML: unclosed bracket '['
+    standard input:25: a line that begins with `---` parts documents, and has nothing else
+    standard input:28: `items` is a number, not a list
+    standard input:32: this is no YAML: did not find expected <document start>
+    ");
 }
 
 #[test]
 fn an_object_that_is_there_twice_is_named_with_both_places() {
-    let one = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a, namespace: n}\n";
+    let one = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a, namespace: review}\n";
     let text = format!("{one}---\n{}", one.replace("apps/v1", "apps/v1beta1"));
     assert_eq!(
         faults(&text),
         [
-            "standard input:5: `deployment.apps/a` of namespace `n` is there twice: it is in standard input:1 too"
+            "standard input:5: `deployment.apps/a` of namespace `review` is there twice: it is in standard input:1 too"
         ]
     );
 }
@@ -114,5 +125,11 @@ fn entries_with_the_same_key_are_named() {
                 {name: B}, {name: A}, {name: A}]\n            ports: [{containerPort: 93}, {containerPort: 93, protocol: TCP}, \
                 {containerPort: 93, protocol: UDP}]\n            volumeMounts: [{mountPath: /a, name: v}, {mountPath: /a, name: w}]\n\
                 ---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec:\n  ports: [{port: 80, name: a}, {port: 80, name: b}, {port: 80, protocol: UDP}]\n";
-    insta::assert_snapshot!(faults(text).join("\n"), @"");
+    insta::assert_snapshot!(faults(text).join("\n"), @r"
+    standard input:1: spec.jobTemplate.spec.template.spec.volumes: `v` is there twice
+    standard input:1: spec.jobTemplate.spec.template.spec.containers[0].ports: `93/TCP` is there twice
+    standard input:1: spec.jobTemplate.spec.template.spec.containers[0].env: `A` is there twice
+    standard input:1: spec.jobTemplate.spec.template.spec.containers[0].volumeMounts: `/a` is there twice
+    standard input:16: spec.ports: `80/TCP` is there twice
+    ");
 }

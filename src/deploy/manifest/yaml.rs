@@ -17,6 +17,9 @@ const TEXT_OF_A_NODE: usize = 64;
 /// The tag of `<<`, written out.
 const MERGE: &str = "tag:yaml.org,2002:merge";
 
+/// What ends a line in YAML 1.1, and not in 1.2: kubectl reads the former.
+const ONCE_BREAKS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
+
 /// What is wrong with a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mistake {
@@ -31,6 +34,13 @@ pub(super) struct Mistake {
 /// # Errors
 /// What is wrong with it. What can be said of it further on is said too.
 pub(super) fn read(text: &str, first: u32) -> Result<Option<Node>, Vec<Mistake>> {
+    if let Some(at) = text.find(ONCE_BREAKS) {
+        let lines = text.get(..at).unwrap_or_default().matches('\n').count();
+        let line = first.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
+        let what = "this line has a line break of Unicode, which kubectl takes for the end of the line: write it as an \
+                    escape (`\"\\u2028\"`)";
+        return Err(vec![Mistake { line, what: what.to_owned() }]);
+    }
     let mut options = granit_parser::Options::default();
     options.set_emit_comments(false);
     let mut builder = Builder { first, left: MOST_COPIED, ..Builder::default() };
@@ -139,10 +149,7 @@ impl Builder {
         line: u32,
     ) -> Result<(), Mistake> {
         let tag = tag.map(|tag| format!("{}{}", tag.handle(), tag.suffix()));
-        // A lone `!` leaves open what it is, quotes or not (libyaml, `yaml_parser_parse_node`).
-        let open = tag.as_deref() == Some("!");
-        let implied = open || (tag.is_none() && style == ScalarStyle::Plain);
-        let tag = tag.filter(|_| !open);
+        let implied = tag.is_none() && style == ScalarStyle::Plain;
         let is_key = matches!(self.open.last(), Some(Open { kind: Kind::Map { key: None, .. }, .. }));
         if is_key && text == "<<" && (implied || tag.as_deref() == Some(MERGE)) {
             self.set_key(Key::Merge(line));
@@ -290,7 +297,7 @@ mod tests {
     #[case("a: &x {b: 1, d: 2}\nc: {b: 9, <<: *x, d: 7}\n", json!({"a": {"b": 1, "d": 2}, "c": {"b": 1, "d": 7}}))]
     #[case("a: {<<: [{x: 1}, {x: 2, z: 3}]}", json!({"a": {"x": 1, "z": 3}}))]
     #[case("\"<<\": {a: 1}", json!({"<<": {"a": 1}}))]
-    #[case("! \"5\": ! \"5\"", json!({"5": 5}))]
+    #[case("! \"5\": ! 5", json!({"5": "5"}))]
     #[case("!!str 5: !own 5", json!({"5": "5"}))]
     #[case("on: off\n2: x\n1.5: z\n", json!({"true": false, "2": "x", "1.5": "z"}))]
     #[case("a: |\n  x\r\n  y\nb: >-\n  x\n  y\n", json!({"a": "x\ny\n", "b": "x y"}))]
@@ -308,6 +315,7 @@ mod tests {
     #[case("\n? {a: 1}\n: 1\n", &["2: the name of a field is a mapping"])]
     #[case("a: &x [*x]\n", &["1: an alias names what it is itself a part of"])]
     #[case("a: 1\n...\nb: 1\n", &["3: there is more behind `...`: begin a document with `---`"])]
+    #[case("a: 1\nb: x\u{2028}y\n", &["2: this line has a line break of Unicode, which kubectl takes for the end of the line: write it as an escape (`\"\\u2028\"`)"])]
     #[case("a: {<<: 1}\n", &["1: `<<` takes a mapping, or a list of mappings"])]
     fn refuses(#[case] text: &str, #[case] expected: &[&str]) {
         assert_eq!(value(text).unwrap_err(), expected);

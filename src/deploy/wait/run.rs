@@ -454,11 +454,16 @@ impl One {
         if !self.findings.iter().any(|finding| finding.cause == Cause::LivenessProbe) {
             return settle;
         }
-        let probes = list(&self.awaited.object, "/spec/template/spec/containers").iter().filter_map(|container| {
-            let probe = container.get("livenessProbe")?;
-            let seconds = |name: &str, default| probe.get(name).and_then(Value::as_u64).unwrap_or(default);
-            Some(seconds("initialDelaySeconds", 0) + seconds("periodSeconds", 10) * seconds("failureThreshold", 3))
-        });
+        let probes =
+            list(&self.awaited.object, "/spec/template/spec/containers").iter().filter_map(|container| {
+                let probe = container.get("livenessProbe")?;
+                let seconds =
+                    |name: &str, default| probe.get(name).and_then(Value::as_u64).unwrap_or(default);
+                Some(
+                    seconds("initialDelaySeconds", 0)
+                        + seconds("periodSeconds", 10) * seconds("failureThreshold", 3),
+                )
+            });
         settle * 2 + Duration::from_secs(probes.max().unwrap_or(0)).min(LONGEST_PROBE)
     }
 

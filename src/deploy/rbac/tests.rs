@@ -1,0 +1,87 @@
+use super::*;
+use crate::deploy::manifest;
+
+const APP: &str = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec: {template: {spec: {containers: [{name: c, image: x}]}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: b, namespace: shop}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: a, namespace: shop}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: web, namespace: shop}
+";
+
+fn options() -> RbacOptions {
+    RbacOptions {
+        name: "cofferdam-deploy".to_owned(),
+        subject: Subject::Group("gitlab:ci_job".to_owned()),
+        namespace: None,
+        wait: true,
+        prune: false,
+        deployment: None,
+    }
+}
+
+fn generated(text: &str, options: &RbacOptions) -> String {
+    let objects = manifest::read(&["-".to_owned()], text.as_bytes(), &manifest::Options::default()).unwrap();
+    let known = |gvk: &Gvk| defined_by(&objects, gvk).or_else(|| built_in(gvk));
+    let yaml = generate(&objects, known, options).unwrap();
+    // What is printed can be read, and each object is there once.
+    manifest::read(&["-".to_owned()], yaml.as_bytes(), &manifest::Options::default()).unwrap();
+    yaml
+}
+
+#[test]
+fn an_app_and_its_namespace() {
+    insta::assert_snapshot!(generated(APP, &options()), @"");
+}
+
+#[test]
+fn without_waiting_and_with_pruning() {
+    let options = RbacOptions {
+        wait: false,
+        prune: true,
+        deployment: Some("web".to_owned()),
+        subject: Subject::ServiceAccount { namespace: "ci".to_owned(), name: "robot".to_owned() },
+        ..options()
+    };
+    insta::assert_snapshot!(generated(APP, &options), @"");
+}
+
+#[test]
+fn definitions_and_what_they_define() {
+    let text = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: apps.x.example}\nspec: {group: x.example, \
+                scope: Namespaced, names: {kind: App, plural: appz}}\n---\napiVersion: x.example/v1\nkind: App\nmetadata: {name: a}\n";
+    insta::assert_snapshot!(generated(text, &RbacOptions { subject: Subject::User("me".to_owned()), ..options() }), @"");
+}
+
+#[test]
+fn who_gives_rights_needs_them() {
+    let text = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: r}\nrules: [{apiGroups: [''], resources: [pods], verbs: [get]}]\n---\n\
+                apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: b}\nroleRef: {kind: ClusterRole, name: view}\n";
+    insta::assert_snapshot!(generated(text, &RbacOptions { wait: false, namespace: Some("n2".to_owned()), ..options() }), @"");
+}
+
+#[test]
+fn unknown_kinds_are_faults() {
+    let text = "apiVersion: x.example/v1\nkind: App\nmetadata: {name: a}\n";
+    let objects = manifest::read(&["-".to_owned()], text.as_bytes(), &manifest::Options::default()).unwrap();
+    let faults = generate(&objects, built_in, &options()).unwrap_err();
+    assert_eq!(
+        faults[0].to_string(),
+        "standard input:1: what resource `x.example/v1 App` is only a cluster knows, or its definition"
+    );
+}

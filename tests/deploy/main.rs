@@ -1,0 +1,6 @@
+//! Deployments, in a real Kubernetes with a real node.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod differential;
