@@ -302,6 +302,7 @@ fn of_deploy(error: &DeployError) -> Kind {
         DeployError::NotAllowed(_) => Kind::Forbidden,
         DeployError::Smoke { .. } => Kind::Rollout,
         DeployError::NotGone(_) => Kind::TimedOut,
+        DeployError::Refused { .. } => Kind::Apply,
         DeployError::Rollout(_) => Kind::Rollout,
         DeployError::TimedOut { .. } => Kind::TimedOut,
         DeployError::Cancelled => Kind::Cancelled,

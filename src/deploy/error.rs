@@ -34,6 +34,14 @@ pub enum DeployError {
     /// Objects cannot be applied. None is if the dry run has found them.
     #[error("{}", failures_in_words(.0))]
     Apply(Vec<Failure>),
+    /// What was asked of an object of the cluster makes no sense for it.
+    #[error("{what}")]
+    Refused {
+        /// What is wrong.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// What was applied does not come to life.
     #[error("{}", troubles_in_words(.0))]
     Rollout(Vec<Trouble>),
@@ -102,6 +110,7 @@ impl DeployError {
             Self::NotGone(_) => {
                 vec!["give it more time with `--timeout`, or see what its finalizers wait for".to_owned()]
             }
+            Self::Refused { hint, .. } => vec![hint.clone()],
             Self::Input { .. } | Self::Cancelled => Vec::new(),
         }
     }
