@@ -17,9 +17,12 @@ use super::rollout_wait::{WaitArgs, wait_for};
 use super::session::Session;
 use super::stdout;
 use crate::deploy::apply::{self, Action, ApplyOptions, Done, Force, Target, Validation};
+use crate::deploy::cluster::Cluster;
 use crate::deploy::inventory::{self, Inventory, Member};
 use crate::deploy::object::{Object, ObjectId, Source};
 use crate::deploy::remove::{self, Removal};
+use crate::deploy::rollback::Before;
+use crate::deploy::rollout::Undone;
 use crate::deploy::wait::Awaited;
 use crate::deploy::{DeployError, smoke};
 use crate::settings::{Given, Origin, parse_age};
@@ -91,6 +94,9 @@ struct DeployOptions {
     no_wait: bool,
     #[command(flatten)]
     wait: WaitArgs,
+    /// Go back to what was there if something does not come to life, once it is known why
+    #[arg(long, help_heading = "Waiting", conflicts_with = "no_wait")]
+    rollback_on_failure: bool,
     /// Ask URL when everything is ready, until it answers with success; may be given several times
     #[arg(long = "check-url", value_name = "URL", help_heading = "Waiting", conflicts_with = "no_wait")]
     check_urls: Vec<String>,
@@ -202,6 +208,7 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
         apply,
         no_wait,
         wait,
+        rollback_on_failure,
         check_urls,
         check_timeout,
         registry,
@@ -228,6 +235,10 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
         Some(name) => Some(announced(&connection, home, name, &targets).await?),
         None => None,
     };
+    let before = match rollback_on_failure {
+        true => Before::of(cluster, &targets, &tried).await,
+        false => Before::default(),
+    };
     let is_text = matches!(form.format, Format::Text);
     let tell = |done: &Done| {
         if is_text {
@@ -249,11 +260,16 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
             let done = done.iter().find(|done| done.id == target.id)?;
             Some(Awaited::applied(target, done))
         });
-        wait_for(cluster, awaited.collect(), &waiting, &registry.lower(), session).await?;
-        for url in &check.0 {
-            let answer = smoke::check(url, check.1).await;
-            let failed = |why| DeployError::Smoke { url: url.to_string(), why };
-            session.report.note(format!("{url} answers: {}", answer.map_err(failed)?));
+        let awaited = awaited.collect();
+        let alive = async {
+            wait_for(cluster, awaited, &waiting, &registry.lower(), session).await?;
+            answering(&check, session).await
+        };
+        if let Err(error) = alive.await {
+            if rollback_on_failure {
+                roll_back(cluster, before, &error, session).await;
+            }
+            return Err(error);
         }
     }
     let mut pruned = Vec::new();
@@ -267,6 +283,29 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
         stdout::write_json(&Report { server, name, dry_run: false, objects, pruned })?;
     }
     session.report.note(summary(&done));
+    Ok(())
+}
+
+/// Goes back. Why is said before, for it may take its time; what comes of it is told and changes nothing about the failure.
+async fn roll_back(cluster: &Cluster, before: Before, error: &CliError, session: &Session) {
+    session.report.note(format!("going back, for {error}"));
+    for (id, number, outcome) in before.restore(cluster).await {
+        match outcome {
+            Ok(Undone::Back(..)) => session.report.note(format!("{id} is back at revision {number}")),
+            Ok(Undone::Same(_)) => {}
+            Err(error) => session.report.warn(format!("{id} cannot go back to revision {number}: {error}")),
+        }
+    }
+}
+
+/// Asks every address.
+async fn answering(check: &(Vec<Url>, Duration), session: &Session) -> Result<(), CliError> {
+    let (urls, patience) = check;
+    for url in urls {
+        let answer = smoke::check(url, *patience).await;
+        let failed = |why| DeployError::Smoke { url: url.to_string(), why };
+        session.report.note(format!("{url} answers: {}", answer.map_err(failed)?));
+    }
     Ok(())
 }
 
