@@ -190,7 +190,7 @@ impl Executor {
                     None => Ok(()),
                 }
             };
-            futures_util::future::try_join(check, self.learn_traces()).await?;
+            futures_util::future::try_join3(check, self.learn_traces(), self.bring_indexes(needed)).await?;
             self.explain_missing()?;
         }
         if self.request.explain {
@@ -208,6 +208,35 @@ impl Executor {
         });
         try_join_all(stages).await?;
         self.image().await
+    }
+
+    /// Brings what will be asked first of the images that files are to be copied into, as far as it can be had alone.
+    async fn bring_indexes(&self, needed: &BTreeSet<StageIndex>) -> Result<(), BuildError> {
+        let copies = |stage: &&Stage| {
+            let first = (0..stage.steps.len()).find(|number| !self.is_known(stage.index, *number));
+            let step = first.and_then(|number| stage.steps.get(number));
+            needed.contains(&stage.index)
+                && step.is_some_and(|step| !matches!(step.operation, Operation::Run(_)))
+        };
+        let stages = self.plan.stages.iter().filter(copies);
+        let brought = stages.map(|stage| async {
+            let layers = self.known_layers(stage.index);
+            self.fetcher.bring_indexes(&layers).await
+        });
+        try_join_all(brought).await.map(drop)
+    }
+
+    /// The layers of a stage from its base up to the first step whose result is not known.
+    fn known_layers(&self, index: StageIndex) -> Vec<Layer> {
+        let Some(stage) = self.plan.stage(index) else { return Vec::new() };
+        let mut layers = match stage.base {
+            Base::Scratch => Vec::new(),
+            Base::Image(number) => self.image_layers(number),
+            Base::Stage(base) => self.known_layers(base),
+        };
+        let known = (0..stage.steps.len()).map_while(|number| self.known.get(&(index, number)));
+        layers.extend(known.map(|known| known.layer.clone()));
+        layers
     }
 
     /// Says what will be done, and on what ground.
@@ -339,6 +368,7 @@ impl Executor {
             live.done();
         }
         let layer = Layer::of_record(&record);
+        self.pusher.note_new(layer.digest);
         self.leaves(stage, &layer);
         Ok(Made { layer, record, content, executed: true })
     }

@@ -20,6 +20,7 @@ use super::pull_secret::PullSecretArgs;
 use super::push::PushArgs;
 use super::rbac::RbacArgs;
 use super::render::RenderArgs;
+use super::rollout::RolloutArgs;
 use super::undeploy::UndeployArgs;
 use super::validate::ValidateArgs;
 use crate::settings::{GlobalFlags, RegistryFlags};
@@ -69,6 +70,8 @@ pub enum Command {
     Deploy(Box<DeployArgs>),
     /// Show what a deployment would change
     Diff(Box<DiffArgs>),
+    /// Ask about, undo or repeat a rollout
+    Rollout(Box<RolloutArgs>),
     /// Remove a deployment
     Undeploy(UndeployArgs),
     /// Replace variables in manifests and other texts, as `envsubst` does

@@ -3,7 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `arguments` | what may be typed, and the help |
-//! | `build`, `cache`, `push`, `copy`, `inspect`, `login`, `images`, `prune`, `doctor`, `validate`, `completions`, `deploy`, `diff`, `undeploy`, `render`, `pull_secret`, `rbac` | a verb each: its flags, its result |
+//! | `build`, `cache`, `push`, `copy`, `inspect`, `login`, `images`, `prune`, `doctor`, `validate`, `completions`, `deploy`, `diff`, `rollout`, `undeploy`, `render`, `pull_secret`, `rbac` | a verb each: its flags, its result |
 //! | `cluster`, `manifests` | what the verbs of clusters share: which cluster, which objects |
 //! | `call` | what is asked of a Dockerfile instead of a build |
 //! | `session` | what the verbs share: settings, report, store, client |
@@ -26,6 +26,7 @@ mod cluster;
 mod completions;
 mod copy;
 mod deploy;
+mod deploy_doctor;
 mod diff;
 mod doctor;
 mod error;
@@ -41,6 +42,7 @@ mod push;
 mod rbac;
 mod render;
 mod results;
+mod rollout;
 mod rollout_wait;
 mod session;
 mod signals;
@@ -154,6 +156,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Build(arguments) => build::run(*arguments, session).await,
         Command::Deploy(arguments) => deploy::run(*arguments, session).await,
         Command::Diff(arguments) => diff::run(*arguments, session).await,
+        Command::Rollout(arguments) => rollout::run(*arguments, session).await,
         Command::Undeploy(arguments) => undeploy::run(arguments, session).await,
         Command::Render(arguments) => render::run(arguments, session),
         Command::PullSecret(arguments) => pull_secret::run(*arguments, session).await,

@@ -34,6 +34,14 @@ pub enum DeployError {
     /// Objects cannot be applied. None is if the dry run has found them.
     #[error("{}", failures_in_words(.0))]
     Apply(Vec<Failure>),
+    /// What was asked of an object of the cluster makes no sense for it.
+    #[error("{what}")]
+    Refused {
+        /// What is wrong.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// What was applied does not come to life.
     #[error("{}", troubles_in_words(.0))]
     Rollout(Vec<Trouble>),
@@ -48,6 +56,17 @@ pub enum DeployError {
     /// Objects that were removed are not gone in time; with the finalizers that they wait for.
     #[error("{}", left_in_words(.0))]
     NotGone(Vec<(Member, Vec<String>)>),
+    /// Rights that a deployment cannot do without are missing.
+    #[error("not allowed: {}", .0.join("; "))]
+    NotAllowed(Vec<String>),
+    /// An address does not answer.
+    #[error("{url} does not answer as it should: {why}")]
+    Smoke {
+        /// The address.
+        url: String,
+        /// What the last answer was.
+        why: String,
+    },
     /// A run was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -82,9 +101,16 @@ impl DeployError {
             Self::Rollout(troubles) | Self::TimedOut { troubles, .. } => {
                 once(troubles.iter().flat_map(Trouble::advice).cloned())
             }
+            Self::NotAllowed(_) => {
+                vec!["`cofferdam rbac generate` prints the least role for these objects".to_owned()]
+            }
+            Self::Smoke { .. } => {
+                vec!["everything was applied, and is ready: look at what leads to it".to_owned()]
+            }
             Self::NotGone(_) => {
                 vec!["give it more time with `--timeout`, or see what its finalizers wait for".to_owned()]
             }
+            Self::Refused { hint, .. } => vec![hint.clone()],
             Self::Input { .. } | Self::Cancelled => Vec::new(),
         }
     }

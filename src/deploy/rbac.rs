@@ -74,11 +74,73 @@ pub fn generate(
     lookup: impl Fn(&Gvk) -> Option<Named>,
     options: &RbacOptions,
 ) -> Result<String, Vec<Fault>> {
-    let mut work = Work { options, scopes: BTreeMap::new(), remarks: BTreeSet::new() };
-    let mut faults = Vec::new();
-    for object in objects {
-        let gvk = object.gvk();
-        match lookup(&gvk) {
+    Ok(Work::of(objects, lookup, options)?.finish())
+}
+
+/// Something that a deployment does.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Need {
+    /// The namespace; nothing for what belongs to the whole cluster.
+    pub namespace: Option<String>,
+    /// The API group; empty for the core group.
+    pub group: String,
+    /// `deployments`, `pods/log`
+    pub resource: String,
+    /// The object, where not all of them are meant.
+    pub name: Option<String>,
+    /// `get`
+    pub verb: String,
+}
+
+/// Everything that deploying `objects` does, each once: what [`generate`] writes as roles. `namespace` is that of objects
+/// which name none.
+///
+/// # Errors
+/// As [`generate`].
+pub fn needs(
+    objects: &[Object],
+    lookup: impl Fn(&Gvk) -> Option<Named>,
+    options: &RbacOptions,
+    namespace: &str,
+) -> Result<Vec<Need>, Vec<Fault>> {
+    let work = Work::of(objects, lookup, options)?;
+    let mut needs = BTreeSet::new();
+    for (scope, rules) in work.scopes {
+        let namespace = match scope {
+            Scope::Cluster => None,
+            Scope::Unnamed => Some(namespace.to_owned()),
+            Scope::Namespace(name) => Some(name),
+        };
+        for (Target { group, resource, names }, verbs) in rules.verbs {
+            for verb in verbs {
+                let need = |name: Option<&String>| Need {
+                    namespace: namespace.clone(),
+                    group: group.clone(),
+                    resource: resource.clone(),
+                    name: name.cloned(),
+                    verb: verb.clone(),
+                };
+                if names.is_empty() {
+                    needs.insert(need(None));
+                }
+                needs.extend(names.iter().map(|name| need(Some(name))));
+            }
+        }
+    }
+    Ok(needs.into_iter().collect())
+}
+
+impl<'a> Work<'a> {
+    fn of(
+        objects: &[Object],
+        lookup: impl Fn(&Gvk) -> Option<Named>,
+        options: &'a RbacOptions,
+    ) -> Result<Self, Vec<Fault>> {
+        let mut work = Work { options, scopes: BTreeMap::new(), remarks: BTreeSet::new() };
+        let mut faults = Vec::new();
+        for object in objects {
+            let gvk = object.gvk();
+            match lookup(&gvk) {
             Some(named) => work.object(object, &gvk, &named),
             None => faults.push(Fault {
                 source: Some(object.source.clone()),
@@ -89,8 +151,9 @@ pub fn generate(
                 ),
             }),
         }
+        }
+        if faults.is_empty() { Ok(work) } else { Err(faults) }
     }
-    if faults.is_empty() { Ok(work.finish()) } else { Err(faults) }
 }
 
 /// A namespace, the namespace that nobody has named, or the cluster.

@@ -119,13 +119,17 @@ impl RolloutState {
     /// `2 of 3: 1 old replica to end`
     pub fn text(&self) -> String {
         let RolloutProgress { done, of, text, .. } = &self.progress;
-        match (&self.wrong, done, of) {
-            (Some(wrong), _, _) => wrong.clone(),
-            (None, Some(done), Some(of)) if *of > 0 && !text.starts_with(&format!("{done} of {of}")) => {
+        match (done, of) {
+            (Some(done), Some(of)) if *of > 0 && !text.starts_with(&format!("{done} of {of}")) => {
                 format!("{done} of {of}: {text}")
             }
             _ => text.clone(),
         }
+    }
+
+    /// What is wrong, or else how far it is.
+    pub fn shown(&self) -> String {
+        self.wrong.clone().unwrap_or_else(|| self.text())
     }
 }
 

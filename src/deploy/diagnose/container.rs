@@ -42,6 +42,11 @@ impl<'a> Container<'a> {
         text(self.spec, "/name")
     }
 
+    /// How it is spoken of.
+    fn me(&self) -> String {
+        format!("container `{}`", self.name())
+    }
+
     fn pod_name(&self) -> &'a str {
         text(self.pod, "/metadata/name")
     }
@@ -107,16 +112,22 @@ impl<'a> Container<'a> {
             finding.weighing(self.late())
         } else if message.contains("runAsNonRoot") {
             let why = if message.contains("non-numeric user") {
-                "its image names its user, and only a number shows that it is not root"
+                format!(
+                    "the image of {} names its user, and only a number shows that it is not root",
+                    self.me()
+                )
             } else {
-                "its image would run as root, and the pod does not allow that"
+                format!("{} would run as root, as its image says, and the pod does not allow that", self.me())
             };
             self.new_finding(Cause::RunsAsRoot, why)
                 .advise("give the image a `USER` by number, or set securityContext.runAsUser")
         } else {
-            self.new_finding(Cause::StartFailed, format!("it cannot be configured: {}", flat(message)))
-                .weighing(self.late())
-                .advise("correct what the message names")
+            self.new_finding(
+                Cause::StartFailed,
+                format!("{} cannot be configured: {}", self.me(), flat(message)),
+            )
+            .weighing(self.late())
+            .advise("correct what the message names")
         };
         finding.seen(format!("state: CreateContainerConfigError: {}", flat(message)))
     }
@@ -139,7 +150,7 @@ impl<'a> Container<'a> {
         } else {
             self.new_finding(
                 Cause::StartFailed,
-                format!("the runtime cannot start it: {}", flat(cause_of(message))),
+                format!("the runtime cannot start {}: {}", self.me(), flat(cause_of(message))),
             )
             .weighing(Weight::Grace(self.policy.grace))
             .advise("correct what the message names")
@@ -151,14 +162,27 @@ impl<'a> Container<'a> {
     fn wrong_format(&self, program: Option<String>) -> Finding {
         let node = self.evidence.nodes.get(text(self.pod, "/spec/nodeName")).and_then(super::Fact::known);
         let machine = node.map(|node| text(node, "/status/nodeInfo/architecture")).unwrap_or_default();
-        let machine =
-            if machine.is_empty() { "its node".to_owned() } else { format!("`{machine}`, as its node is") };
-        let program = program.unwrap_or_else(|| "its program".to_owned());
+        let program = program.unwrap_or_else(|| format!("the program of {}", self.me()));
         let offered = image::platforms(self);
-        self.new_finding(Cause::WrongPlatform, format!("{program} is not for {machine} (exec format error)"))
+        let says_so =
+            offered.as_ref().is_some_and(|offered| !machine.is_empty() && offered.contains(machine));
+        let what = if says_so {
+            format!(
+                "{program} cannot be executed (exec format error): it is for another machine than its image says, or a script without `#!`"
+            )
+        } else if machine.is_empty() {
+            format!("{program} is not for its node's machine (exec format error)")
+        } else {
+            format!("{program} is not for `{machine}`, as its node is (exec format error)")
+        };
+        let finding = self
+            .new_finding(Cause::WrongPlatform, what)
             .seen(offered.map(|offered| format!("registry: the image is for {offered}")).unwrap_or_default())
-            .advise("build the image for the nodes' platform (`cofferdam build --platform linux/…`)")
-            .advise("a script needs a first line such as `#!/bin/sh`")
+            .advise("build the image for the nodes' platform (`cofferdam build --platform linux/…`)");
+        if machine.is_empty() || says_so {
+            return finding.advise("a script needs a first line such as `#!/bin/sh`");
+        }
+        finding
     }
 
     /// It has ended, and is not running now.
@@ -201,10 +225,13 @@ impl<'a> Container<'a> {
         if kill.message.contains("PostStartHook") {
             let event = self.event(&["FailedPostStartHook"]);
             return Some(
-                self.new_finding(Cause::StartHook, "its postStart hook fails, so it is ended")
-                    .seen(event.map(EventFact::line).unwrap_or_default())
-                    .seen(kill.line())
-                    .advise("correct `lifecycle.postStart`; its own output is shown nowhere"),
+                self.new_finding(
+                    Cause::StartHook,
+                    format!("the postStart hook of {} fails, so it is ended", self.me()),
+                )
+                .seen(event.map(EventFact::line).unwrap_or_default())
+                .seen(kill.line())
+                .advise("correct `lifecycle.postStart`; its own output is shown nowhere"),
             );
         }
         let which = ["startup", "liveness"]
@@ -222,7 +249,8 @@ impl<'a> Container<'a> {
             return Some(with_log(finding.weighing(self.crash_weight()), self.log()));
         }
         if self.state.get("ready").and_then(Value::as_bool) == Some(true) {
-            return None;
+            // Until its liveness probe has failed often enough it is ready all the same.
+            return Some(self.probe_fault("liveness")?.weighing(Weight::Told));
         }
         let which = if self.state.get("started").and_then(Value::as_bool) == Some(false) {
             "startup"
@@ -255,19 +283,23 @@ impl<'a> Container<'a> {
         let asks = probe.map(asked).unwrap_or_default();
         let asks = if asks.is_empty() { String::new() } else { format!(" ({asks})") };
         Some(
-            self.new_finding(cause, format!("its {which} probe{asks} fails: {}", flat(&shortened(answer))))
-                .seen(event.line())
-                .advise(advice(which, answer)),
+            self.new_finding(
+                cause,
+                format!("the {which} probe of {}{asks} fails: {}", self.me(), flat(&shortened(answer))),
+            )
+            .seen(event.line())
+            .advise(advice(which, answer)),
         )
     }
 
     fn out_of_memory(&self) -> Finding {
         let limit = self.spec.pointer("/resources/limits/memory").and_then(Value::as_str);
         let what = match limit {
-            Some(limit) => {
-                format!("it needs more memory than its limit of {limit} and was killed (OOMKilled)")
-            }
-            None => "it was killed because its node ran out of memory (OOMKilled)".to_owned(),
+            Some(limit) => format!(
+                "{} needs more memory than its limit of {limit} and was killed (OOMKilled)",
+                self.me()
+            ),
+            None => format!("{} was killed because its node ran out of memory (OOMKilled)", self.me()),
         };
         self.new_finding(Cause::OutOfMemory, what)
             .seen(self.restarts())
@@ -279,10 +311,12 @@ impl<'a> Container<'a> {
         let signal = signal.or((code > SIGNALLED && code <= SIGNALLED + 64).then(|| code - SIGNALLED));
         let name = signal.and_then(|signal| signal_name(i32::try_from(signal).ok()?));
         let how = match (signal, name) {
-            (Some(signal), Some(name)) => format!("a signal ended it: {signal} ({name})"),
-            (Some(signal), None) => format!("a signal ended it: {signal}"),
-            (None, _) if code == 0 => "it ends with exit code 0, and should go on running".to_owned(),
-            (None, _) => format!("it ends with exit code {code}"),
+            (Some(signal), Some(name)) => format!("a signal ends {}: {signal} ({name})", self.me()),
+            (Some(signal), None) => format!("a signal ends {}: {signal}", self.me()),
+            (None, _) if code == 0 => {
+                format!("{} ends with exit code 0, and should go on running", self.me())
+            }
+            (None, _) => format!("{} ends with exit code {code}", self.me()),
         };
         let after = match self.lived(end) {
             Some(0) => ", at once",

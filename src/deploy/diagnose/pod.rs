@@ -29,7 +29,7 @@ pub(super) fn findings(evidence: &Evidence, policy: &Policy, pod: &Value) -> Vec
 fn lost(evidence: &Evidence, policy: &Policy, node: Option<&str>, pod: &Value) -> Option<Finding> {
     let name = node?;
     let what = match evidence.nodes.get(name)? {
-        super::Fact::Missing => "its node is not part of the cluster any more".to_owned(),
+        super::Fact::Missing => "the node of its pod is not part of the cluster any more".to_owned(),
         super::Fact::Unknown => return None,
         super::Fact::Is(node) => {
             let ready = condition(node, "Ready")?;
@@ -37,8 +37,8 @@ fn lost(evidence: &Evidence, policy: &Policy, node: Option<&str>, pod: &Value) -
                 return None;
             }
             match ready.status {
-                "Unknown" => "its node has gone silent".to_owned(),
-                _ => format!("its node is not ready: {}", flat(&ready.words())),
+                "Unknown" => "the node of its pod has gone silent".to_owned(),
+                _ => format!("the node of its pod is not ready: {}", flat(&ready.words())),
             }
         }
     };

@@ -98,6 +98,9 @@ struct One {
     notes: Vec<String>,
 }
 
+/// How long a failing liveness probe is watched at the most.
+const LONGEST_PROBE: Duration = Duration::from_secs(60);
+
 /// A finding, as it is recognised again.
 type Key = (ObjectId, Cause, Option<String>);
 
@@ -254,7 +257,7 @@ impl Run {
         let mut status = assess(&one.awaited.object, &one.expectation);
         if let Status::Ready(_) = &status {
             let since = *one.ready_since.get_or_insert(now);
-            if one.must_settle && now.duration_since(since) < settle {
+            if one.must_settle && now.duration_since(since) < one.settling(settle) {
                 status = Status::InProgress(Progress {
                     parts: one.parts(),
                     why: "it is ready, and watched for a moment".to_owned(),
@@ -446,6 +449,24 @@ impl Run {
 }
 
 impl One {
+    /// How long it must have been ready. While a liveness probe fails it is until the probe has had its say.
+    fn settling(&self, settle: Duration) -> Duration {
+        if !self.findings.iter().any(|finding| finding.cause == Cause::LivenessProbe) {
+            return settle;
+        }
+        let probes =
+            list(&self.awaited.object, "/spec/template/spec/containers").iter().filter_map(|container| {
+                let probe = container.get("livenessProbe")?;
+                let seconds =
+                    |name: &str, default| probe.get(name).and_then(Value::as_u64).unwrap_or(default);
+                Some(
+                    seconds("initialDelaySeconds", 0)
+                        + seconds("periodSeconds", 10) * seconds("failureThreshold", 3),
+                )
+            });
+        settle * 2 + Duration::from_secs(probes.max().unwrap_or(0)).min(LONGEST_PROBE)
+    }
+
     fn parts(&self) -> Option<(u64, u64)> {
         let wanted = self.awaited.object.pointer("/spec/replicas").and_then(Value::as_u64)?;
         Some((wanted, wanted))
@@ -453,7 +474,10 @@ impl One {
 
     fn trouble(&self) -> Trouble {
         let why = match &self.status {
-            Status::InProgress(Progress { why, trouble: Some(trouble), .. }) => format!("{why}: {trouble}"),
+            // A finding has it among its evidence.
+            Status::InProgress(Progress { why, trouble: Some(trouble), .. }) if self.findings.is_empty() => {
+                format!("{why}: {trouble}")
+            }
             Status::InProgress(Progress { why, .. }) => why.clone(),
             Status::Failed { why } | Status::Skipped { why } => why.clone(),
             Status::Ready(note) => note.clone().unwrap_or_default(),

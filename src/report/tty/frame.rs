@@ -63,7 +63,7 @@ fn rollouts(model: &Model, now: Duration, height: usize, mut rows: Vec<Row>) -> 
     for (state, name) in rolling.iter().zip(&names) {
         let paint = if state.wrong.is_some() { Paint::Strong } else { Paint::Faint };
         let row = Row::new(Paint::None, format!("  {name:widest$}  "));
-        rows.push(row.then(paint, one_line(&state.text())).right(units::duration(state.took(now))));
+        rows.push(row.then(paint, one_line(&state.shown())).right(units::duration(state.took(now))));
     }
     if shown < rolling.len() {
         rows.push(Row::new(Paint::Faint, format!("  and {} more", rolling.len() - shown)));
