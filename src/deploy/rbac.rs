@@ -19,6 +19,9 @@ use super::object::{Gvk, Object};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
+/// The name that stands for every name of a deployment.
+const ANY: &str = "*";
+
 /// Who is to deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
@@ -48,7 +51,8 @@ pub struct RbacOptions {
     pub wait: bool,
     /// Whether what is no longer in the manifests is removed.
     pub prune: bool,
-    /// The name that the deployment is kept under, if it is: the list of its objects is a ConfigMap.
+    /// The name that the deployment is kept under, if it is: the list of its objects is a ConfigMap. `*` is any, as review
+    /// apps have names that nobody knows before.
     pub deployment: Option<String>,
 }
 
@@ -217,7 +221,8 @@ impl Work<'_> {
         }
         if let (Some(deployment), Scope::Namespace(_) | Scope::Unnamed) = (&options.deployment, &scope) {
             let name = format!("cofferdam-{deployment}");
-            self.allow(&scope, "", "configmaps", Some(&name), &["get", "patch", "delete"]);
+            let name = (deployment != ANY).then_some(&*name);
+            self.allow(&scope, "", "configmaps", name, &["get", "patch", "delete"]);
             self.allow(&scope, "", "configmaps", None, &["create"]);
         }
         if kind.group == GROUP {
@@ -365,10 +370,9 @@ impl Rules {
 fn is_waited_for(gvk: &Gvk) -> bool {
     match (gvk.group.as_str(), gvk.kind.as_str()) {
         ("", kind) => matches!(kind, "Pod" | "PersistentVolumeClaim" | "ReplicationController" | "Namespace"),
-        (
-            "apps" | "batch" | "extensions" | "policy" | "apiextensions.k8s.io" | "apiregistration.k8s.io",
-            kind,
-        ) => kind != "CronJob",
+        ("apps" | "batch" | "extensions" | "apiextensions.k8s.io" | "apiregistration.k8s.io", kind) => {
+            kind != "CronJob"
+        }
         _ => built_in(gvk).is_none(),
     }
 }
