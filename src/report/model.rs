@@ -120,7 +120,7 @@ impl RolloutState {
     pub fn text(&self) -> String {
         let RolloutProgress { done, of, text, .. } = &self.progress;
         match (done, of) {
-            (Some(done), Some(of)) if *of > 0 && !text.starts_with(&format!("{done} of {of}")) => {
+            (Some(done), Some(of)) if *of > 0 && !text.contains(" of ") => {
                 format!("{done} of {of}: {text}")
             }
             _ => text.clone(),

@@ -5,4 +5,6 @@ mod support;
 
 mod access;
 mod apply;
+mod causes;
 mod differential;
+mod rollouts;

@@ -34,6 +34,8 @@ pub struct Subject<'a> {
     pub others_under_way: bool,
     /// Whether custom resources are part of the run.
     pub has_custom: bool,
+    /// Whether it is ready, and watched for a moment: a liveness probe may have begun to fail.
+    pub is_settling: bool,
 }
 
 /// Asks for evidence.
@@ -57,7 +59,7 @@ impl Collector {
         evidence.has_custom = subject.has_custom;
         let Some(namespace) = subject.id.namespace.as_deref() else { return evidence };
         self.pods(&mut evidence, namespace).await;
-        evidence.pods.retain(is_troubled);
+        evidence.pods.retain(|pod| is_troubled(pod) || subject.is_settling && is_probed_for_life(pod));
         // Those that have shown most come first.
         evidence.pods.sort_by_key(|pod| std::cmp::Reverse(trouble(pod)));
         let mut names = vec![text(&evidence.creator, "/metadata/name").to_owned()];
@@ -424,6 +426,10 @@ fn is_troubled(pod: &Value) -> bool {
     let restarted =
         containers(pod).any(|(_, state, _)| state.is_some_and(|state| count(state, "/restartCount") > 0));
     text(pod, "/status/phase") != "Succeeded" && (!ready || restarted)
+}
+
+fn is_probed_for_life(pod: &Value) -> bool {
+    list(pod, "/spec/containers").iter().any(|container| container.get("livenessProbe").is_some())
 }
 
 /// The more, the more it has to tell.

@@ -120,7 +120,11 @@ fn placement(evidence: &Evidence, pod: &Value, message: &str) -> Finding {
             .fold(finding, |finding, name| finding.seen(largest(evidence, name)))
             .advise("ask for less in resources.requests, or add a node that has as much");
     }
-    if message.contains("didn't match Pod's node affinity/selector") {
+    // Of several nodes each has its reason; where one has the labels that are asked for, its taint is the reason.
+    let is_tainted = message.contains("untolerated taint");
+    if message.contains("didn't match Pod's node affinity/selector")
+        && !(is_tainted && is_labelled(evidence, pod))
+    {
         let selector = pod.pointer("/spec/nodeSelector").and_then(Value::as_object);
         let pairs: Vec<String> = selector
             .into_iter()
@@ -133,14 +137,14 @@ fn placement(evidence: &Evidence, pod: &Value, message: &str) -> Finding {
             "correct `nodeSelector` or `affinity`, or label a node (`kubectl get nodes --show-labels`)",
         );
     }
-    if message.contains("untolerated taint") {
+    if is_tainted {
         // `{key: value}` until 1.33, `untolerated taint(s)` without saying which since.
         let named: Vec<String> = message
             .match_indices("untolerated taint {")
             .filter_map(|(at, word)| message.get(at + word.len()..)?.split_once('}').map(|(taint, _)| taint))
             .map(|taint| format!("`{}`", taint.trim().trim_end_matches(':').replace(": ", "=")))
             .collect();
-        let named = if named.is_empty() { taints(evidence) } else { named };
+        let named = if named.is_empty() { taints(evidence, pod) } else { named };
         return new(Cause::Taint, format!("the nodes keep it off by taints: {}", named.join(", ")))
             .advise("give the pod template a toleration for the taint, or take the taint off a node");
     }
@@ -148,10 +152,22 @@ fn placement(evidence: &Evidence, pod: &Value, message: &str) -> Finding {
         .advise("see what the nodes have (`kubectl describe nodes`)")
 }
 
-/// The taints of the nodes, as far as they are known.
-fn taints(evidence: &Evidence) -> Vec<String> {
+/// Whether a node has the labels that a pod selects nodes by.
+fn is_labelled(evidence: &Evidence, pod: &Value) -> bool {
+    evidence.nodes.values().filter_map(super::Fact::known).any(|node| has_labels(node, pod))
+}
+
+fn has_labels(node: &Value, pod: &Value) -> bool {
+    let labels = node.pointer("/metadata/labels");
+    let mut wanted = pod.pointer("/spec/nodeSelector").and_then(Value::as_object).into_iter().flatten();
+    wanted.all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+}
+
+/// The taints of the nodes that the pod would go to, as far as they are known.
+fn taints(evidence: &Evidence, pod: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    for node in evidence.nodes.values().filter_map(super::Fact::known) {
+    let nodes = evidence.nodes.values().filter_map(super::Fact::known);
+    for node in nodes.filter(|node| has_labels(node, pod)) {
         for taint in list(node, "/spec/taints") {
             let value = Some(text(taint, "/value")).filter(|value| !value.is_empty());
             let value = value.map(|value| format!("={value}")).unwrap_or_default();

@@ -96,8 +96,12 @@ struct One {
     shown: Option<(String, String)>,
     findings: Vec<Finding>,
     notes: Vec<String>,
+    /// Whether a program of it has ended that should not have.
+    has_ended: bool,
 }
 
+/// How many times as long something is watched that has ended before.
+const ONCE_BITTEN: u32 = 4;
 /// How long a failing liveness probe is watched at the most.
 const LONGEST_PROBE: Duration = Duration::from_secs(60);
 
@@ -150,6 +154,7 @@ impl Run {
                 shown: None,
                 findings: Vec::new(),
                 notes: Vec::new(),
+                has_ended: false,
             }
         });
         let mut run = Self {
@@ -371,8 +376,10 @@ impl Run {
         one.looked = Some(now);
         let (collector, policy, has_custom) = (self.collector.clone(), self.options.policy, self.has_custom);
         let (id, object) = (one.awaited.id.clone(), one.awaited.object.clone());
+        let is_settling = one.ready_since.is_some();
         Some(async move {
-            let subject = Subject { id: &id, object: &object, others_under_way: others, has_custom };
+            let subject =
+                Subject { id: &id, object: &object, others_under_way: others, has_custom, is_settling };
             let evidence = collector.collect(&subject).await;
             Look { index, findings: diagnose(&evidence, &policy), notes: evidence.notes }
         })
@@ -391,6 +398,7 @@ impl Run {
                 continue;
             }
             one.notes = notes;
+            one.has_ended |= findings.iter().any(|finding| is_an_end(finding.cause));
             one.findings = findings;
             for finding in one.findings.clone() {
                 over |= self.weigh(&finding, now);
@@ -451,6 +459,7 @@ impl Run {
 impl One {
     /// How long it must have been ready. While a liveness probe fails it is until the probe has had its say.
     fn settling(&self, settle: Duration) -> Duration {
+        let settle = if self.has_ended { settle * ONCE_BITTEN } else { settle };
         if !self.findings.iter().any(|finding| finding.cause == Cause::LivenessProbe) {
             return settle;
         }
@@ -485,6 +494,18 @@ impl One {
         let (findings, notes) = (self.findings.clone(), self.notes.clone());
         Trouble { id: self.awaited.id.clone(), why, findings, notes }
     }
+}
+
+/// Whether it shows by a program's end, after which it is started again.
+fn is_an_end(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::CrashLoop
+            | Cause::OutOfMemory
+            | Cause::WrongPlatform
+            | Cause::LivenessProbe
+            | Cause::StartHook
+    )
 }
 
 fn told(finding: &Finding, is_final: bool) -> RolloutDiagnosis {
