@@ -245,7 +245,9 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::build::request::{BuildRequest, ContextSource, Destination, DockerfileSource, NamedContext};
+    use crate::build::request::{
+        BuildRequest, ContextSource, Destination, DockerfileSource, MediaTypes, NamedContext,
+    };
     use crate::cli::arguments::{Arguments, Command};
     use crate::image::{Descriptor, Digest, MediaType, Reference};
     use crate::layer::Compression;
@@ -293,6 +295,8 @@ mod tests {
             no_cache_stages: Vec::new(),
             source_date_epoch: None,
             compression: Compression::default(),
+            force_compression: false,
+            media_types: MediaTypes::default(),
             require_isolation: false,
             parallel: 3,
             umask: 0o027,
