@@ -197,7 +197,8 @@ impl Executor {
             self.tell_explanations(&self.services.report)?;
         }
         if let Some(pusher) = self.pusher().filter(|_| self.executes) {
-            for layer in self.base_layers_of(self.plan.target) {
+            let base = self.base_layers_of(self.plan.target);
+            for layer in base.into_iter().filter(|layer| !self.is_recompressed(layer)) {
                 pusher.begin(&layer);
             }
         }
@@ -484,7 +485,9 @@ impl Executor {
         let mut annotations =
             assemble::of(&self.request.annotations, AnnotationPlace::Manifest, Some(&platform));
         annotations.extend(self.inline_cache(stage)?);
-        Image::new(config, layers.into_iter().zip(times).collect(), annotations)
+        let layers = self.compressed_alike(layers).await?;
+        let layers = layers.into_iter().zip(times).collect();
+        Image::new(config, layers, annotations, self.request.media_types)
     }
 
     /// When the layers of a stage's steps were made, those of the stages it is built upon first.

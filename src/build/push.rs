@@ -13,7 +13,7 @@ use super::fetch::{Fetcher, lock};
 use super::layers::{Layer, Origin};
 use super::request::Services;
 use crate::cache;
-use crate::image::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
+use crate::image::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::registry::{BlobOutcome, BlobUpload, ErrorKind, FileSource, SMALL_BLOB};
 use crate::report::{Direction, Outcome, Transfer};
 
@@ -199,7 +199,7 @@ impl Pusher {
                 .flat_map(|one| product.images.iter().map(move |image| (one, image)))
             {
                 let bytes = Bytes::copy_from_slice(&image.manifest);
-                client.push_manifest(&repository.at(image.digest), media_type::OCI_MANIFEST, bytes).await?;
+                client.push_manifest(&repository.at(image.digest), &image.media_type, bytes).await?;
             }
         }
         let (media_type, bytes, _) = product.document();
@@ -341,6 +341,7 @@ fn stored(services: &Services, name: &Reference, descriptor: &Descriptor) -> Res
         config_digest,
         manifest,
         digest,
+        media_type: descriptor.media_type().to_string(),
         layers: parsed.layers().iter().map(layer).collect::<Result<_, _>>()?,
     })
 }
