@@ -1,5 +1,7 @@
 //! Deployments, in a real Kubernetes with a real node.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "../support/mod.rs"]
 mod support;
 
