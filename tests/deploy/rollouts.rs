@@ -61,34 +61,40 @@ fn template(namespace: &Namespace<'_>, kind: &str) -> Value {
 #[test]
 fn going_back_gives_the_template_that_kubectl_gives_and_no_conflict() {
     let cluster = Cluster::up();
-    let registry = cluster.registry();
-    for kind in ["Deployment", "StatefulSet", "DaemonSet"] {
-        let name = format!("{}/web", kind.to_lowercase());
-        let sides = [cluster.namespace(Level::Privileged), cluster.namespace(Level::Privileged)];
-        for namespace in &sides {
-            deploy(cluster, namespace, &of_kind(kind, &registry, "one"));
-            // Somebody has a hand in it, by other means.
-            namespace.kubectl(&["set", "env", &name, "ADDED=by hand"]).unwrap();
-            let two = of_kind(kind, &registry, "two");
-            let (_, said) =
-                done(cluster, namespace, &["deploy", "-f", "-", "--progress=plain"], &two.to_string());
-            assert!(said.contains(": ready after"), "{said}");
+    let registry = &cluster.registry();
+    std::thread::scope(|scope| {
+        for kind in ["Deployment", "StatefulSet", "DaemonSet"] {
+            scope.spawn(move || there_and_back(cluster, registry, kind));
         }
-        let [theirs, ours] = &sides;
-        let (history, _) = done(cluster, ours, &["rollout", "history", &name], "");
-        assert!(history.lines().count() == 3 && history.contains("* "), "{history}");
-        theirs.kubectl(&["rollout", "undo", &name, "--to-revision=1"]).unwrap();
-        let (said, _) = done(cluster, ours, &["rollout", "undo", &name, "--to-revision=1"], "");
-        assert!(said.contains("is back at revision 1"), "{said}");
-        assert_eq!(template(theirs, kind), template(ours, kind), "{kind}");
-        // Going back has made it the newest revision: it is not kept twice.
-        let (said, _) = done(cluster, ours, &["rollout", "undo", &name, "--to-revision=4"], "");
-        assert!(said.contains("is the same as revision 4 already"), "{said}");
-        let again = deploy(cluster, ours, &of_kind(kind, &registry, "three"));
-        assert!(again.contains(": ready after"), "{again}");
-        let text = template(ours, kind)["spec"]["containers"][0]["env"].to_string();
-        assert!(text.contains("three") && !text.contains("ADDED"), "{text}");
+    });
+}
+
+fn there_and_back(cluster: &Cluster, registry: &Registry, kind: &str) {
+    let name = format!("{}/web", kind.to_lowercase());
+    let sides = [cluster.namespace(Level::Privileged), cluster.namespace(Level::Privileged)];
+    for namespace in &sides {
+        deploy(cluster, namespace, &of_kind(kind, registry, "one"));
+        // Somebody has a hand in it, by other means.
+        namespace.kubectl(&["set", "env", &name, "ADDED=by hand"]).unwrap();
+        let two = of_kind(kind, registry, "two");
+        let (_, said) =
+            done(cluster, namespace, &["deploy", "-f", "-", "--progress=plain"], &two.to_string());
+        assert!(said.contains(": ready after"), "{said}");
     }
+    let [theirs, ours] = &sides;
+    let (history, _) = done(cluster, ours, &["rollout", "history", &name], "");
+    assert!(history.lines().count() == 3 && history.contains("* "), "{history}");
+    theirs.kubectl(&["rollout", "undo", &name, "--to-revision=1"]).unwrap();
+    let (said, _) = done(cluster, ours, &["rollout", "undo", &name, "--to-revision=1"], "");
+    assert!(said.contains("is back at revision 1"), "{said}");
+    assert_eq!(template(theirs, kind), template(ours, kind), "{kind}");
+    // Going back has made it the newest revision: it is not kept twice.
+    let (said, _) = done(cluster, ours, &["rollout", "undo", &name, "--to-revision=4"], "");
+    assert!(said.contains("is the same as revision 4 already"), "{said}");
+    let again = deploy(cluster, ours, &of_kind(kind, registry, "three"));
+    assert!(again.contains(": ready after"), "{again}");
+    let text = template(ours, kind)["spec"]["containers"][0]["env"].to_string();
+    assert!(text.contains("three") && !text.contains("ADDED"), "{text}");
 }
 
 #[test]

@@ -128,6 +128,13 @@ pub fn assess(object: &Value, expectation: &Expectation) -> Status {
     }
 }
 
+/// Whether the status of an object is that of what was applied. Until then its newest replica set is the one before.
+pub fn is_observed(object: &Value, expectation: &Expectation) -> bool {
+    unseen(object, expectation).is_none()
+        && (!text(object, "/apiVersion").starts_with("apps/")
+            || integer(object, "/status/observedGeneration").is_some())
+}
+
 /// What there is to say if the status does not belong to the generation that is asked for.
 fn unseen(object: &Value, expectation: &Expectation) -> Option<Status> {
     let generation = integer(object, "/metadata/generation");

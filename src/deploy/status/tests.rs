@@ -307,3 +307,15 @@ fn namespaces(#[case] phase: &str, #[case] expected: &str) {
     let namespace = object("v1", "Namespace", json!({}), json!({"phase": phase}));
     assert_eq!(says(&namespace, &Expectation::default()), expected);
 }
+
+/// What its controller has not seen is not looked into: the newest pods are those of the revision before.
+#[test]
+fn only_what_is_observed_is_looked_into() {
+    let expectation = Expectation { generation: Some(2), ..Expectation::default() };
+    let mut object = deployment(1, [1, 1, 0, 0], &[]);
+    assert!(is_observed(&object, &expectation));
+    object["status"]["observedGeneration"] = json!(1);
+    assert!(!is_observed(&object, &expectation));
+    object["status"] = json!({});
+    assert!(!is_observed(&object, &expectation));
+}

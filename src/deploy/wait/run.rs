@@ -17,7 +17,7 @@ use crate::deploy::DeployError;
 use crate::deploy::cluster::Cluster;
 use crate::deploy::diagnose::{Cause, Collector, Finding, Subject, Weight, diagnose};
 use crate::deploy::object::{GroupKind, ObjectId};
-use crate::deploy::status::{Expectation, Progress, Status, assess, list};
+use crate::deploy::status::{Expectation, Progress, Status, assess, is_observed, list};
 use crate::report::{Event, Report, RolloutDiagnosis, RolloutProgress};
 
 /// How often clocks are looked at.
@@ -353,7 +353,9 @@ impl Run {
         let mut due: Vec<usize> = (0..self.objects.len())
             .filter(|&index| {
                 self.objects.get(index).is_some_and(|one| {
-                    !one.status.is_settled() && now.duration_since(one.began) >= self.options.quiet
+                    !one.status.is_settled()
+                        && now.duration_since(one.began) >= self.options.quiet
+                        && is_observed(&one.awaited.object, &one.expectation)
                 })
             })
             .collect();

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::image::Digest;
 use crate::report::{
-    Built, Change, Clock, Direction, Event, Failure, Outcome, OutputBytes, Report, Reporter, Started, Step,
-    StepFailure, Stream,
+    Built, Change, Clock, Direction, Event, Failure, Outcome, OutputBytes, Report, Reporter,
+    RolloutDiagnosis, RolloutProgress, Started, Step, StepFailure, Stream,
 };
 
 /// A clock that stands still until it is told otherwise.
@@ -203,4 +203,40 @@ pub fn bad_build(script: &Script) {
         }),
     );
     script.at(800, Event::Ended { status: 4 });
+}
+
+/// An object's way, in a word.
+pub fn rolled(object: &str, state: &str, parts: Option<(u64, u64)>, text: &str) -> Event {
+    Event::RolloutProgress(RolloutProgress {
+        object: object.to_owned(),
+        namespace: Some("shop".to_owned()),
+        state: state.to_owned(),
+        done: parts.map(|(done, _)| done),
+        of: parts.map(|(_, of)| of),
+        text: text.to_owned(),
+    })
+}
+
+/// One object that is ready, one that is troubled, one on its way.
+pub fn rollout(script: &Script) {
+    script.at(0, rolled("deployment.apps/web", "in_progress", Some((0, 2)), "0 of 2 replicas ready"));
+    script.at(
+        0,
+        rolled("statefulset.apps/database", "in_progress", None, "its controller has not seen it yet"),
+    );
+    script.at(10, rolled("job.batch/migrate", "in_progress", Some((0, 1)), "0 of 1 completion done"));
+    script.at(500, rolled("deployment.apps/web", "in_progress", Some((1, 2)), "1 old replica to end"));
+    script.at(1200, rolled("deployment.apps/web", "ready", None, ""));
+    let diagnosis = RolloutDiagnosis {
+        object: "job.batch/migrate".to_owned(),
+        namespace: Some("shop".to_owned()),
+        cause: "config_map_missing".to_owned(),
+        text: "the ConfigMap `settings` does not exist".to_owned(),
+        pod: Some("migrate-x".to_owned()),
+        container: Some("app".to_owned()),
+        evidence: vec!["state: x at https://user:hunter2@host/".to_owned()],
+        patience: Some(8),
+        ..RolloutDiagnosis::default()
+    };
+    script.at(1500, Event::Diagnosis(diagnosis));
 }

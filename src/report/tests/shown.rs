@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::script::{Script, bad_build, err, good_build, out, started, step};
+use super::script::{Script, bad_build, err, good_build, out, rollout, started, step};
 use crate::report::{Event, Json, Plain, Quiet, Sink, Stream, Style, SystemClock};
 
 fn plain(play: impl FnOnce(&Script)) -> String {
@@ -166,6 +166,7 @@ fn every_event_is_documented() {
     let mut names: Vec<String> = json(good_build)
         .lines()
         .chain(json(bad_build).lines())
+        .chain(json(rollout).lines())
         .map(|line| {
             serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].as_str().unwrap().to_owned()
         })
@@ -173,7 +174,7 @@ fn every_event_is_documented() {
     names.extend(["note".to_owned(), "findings".to_owned()]);
     names.sort();
     names.dedup();
-    assert_eq!(names.len(), 20, "{names:?}");
+    assert_eq!(names.len(), 22, "{names:?}");
     for name in names {
         assert!(documentation.contains(&format!("| `{name}` |")), "`{name}` is not in docs/events.md");
     }
@@ -267,4 +268,27 @@ fn many_threads_at_once_lose_nothing() {
         );
         assert!(text.contains(&format!("#{id} done in ")));
     }
+}
+
+#[test]
+fn plain_tells_a_rollout_line_by_line() {
+    insta::assert_snapshot!(plain(rollout), @r"
+    deployment.apps/web: 0 of 2 replicas ready
+    statefulset.apps/database: its controller has not seen it yet
+    job.batch/migrate: 0 of 1 completion done
+    deployment.apps/web: 1 of 2: 1 old replica to end
+    deployment.apps/web: ready after 1.2s
+    job.batch/migrate: the ConfigMap `settings` does not exist (pod migrate-x, container app); given 8 s to heal
+    ");
+}
+
+#[test]
+fn json_tells_a_rollout() {
+    let text = json(rollout);
+    assert!(text.contains(r#""event":"rollout_progress","object":"deployment.apps/web","namespace":"shop","state":"in_progress","done":1,"of":2,"text":"1 old replica to end""#), "{text}");
+    assert!(
+        text.contains(r#""event":"diagnosis""#) && text.contains(r#""final":false,"patience":8"#),
+        "{text}"
+    );
+    assert!(text.contains("https://***@host/") && !text.contains("hunter2"), "{text}");
 }

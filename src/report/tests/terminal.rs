@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::emulator::Emulator;
-use super::script::{Script, StillClock, Written, bad_build, good_build, out, started, step};
+use super::script::{Script, StillClock, Written, bad_build, good_build, out, rollout, started, step};
 use crate::image::Digest;
 use crate::report::{
     Built, Clock, Direction, Event, Report, Reporter, Sink, Size, Stream, Style, SystemClock, Tty,
@@ -281,4 +281,18 @@ fn it_draws_by_itself_and_stops_at_the_end() {
     let mut after = Emulator::new(80, 24);
     after.write(&written.bytes());
     assert_eq!(after.text(), screen.text());
+}
+
+#[test]
+fn a_rollout_is_a_table_with_what_is_troubled_first() {
+    let mut seen = Seen::new(90, UNICODE);
+    rollout(&seen.script);
+    let text = seen.draw_at(2000);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    assert!(lines[0].starts_with("✓ deployment.apps/web") && lines[0].ends_with("ready 1.2s"), "{text}");
+    assert!(lines[1].starts_with("! job.batch/migrate: the ConfigMap `settings` does not exist"), "{text}");
+    let table = lines.iter().position(|line| line.starts_with("1 of 3 objects ready")).expect("a head");
+    assert!(lines[table + 1].starts_with("  job.batch/migrate          the ConfigMap"), "{text}");
+    assert!(lines[table + 2].starts_with("  statefulset.apps/database  its controller"), "{text}");
+    assert_eq!(lines.len(), table + 3, "{text}");
 }
