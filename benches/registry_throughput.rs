@@ -100,6 +100,7 @@ async fn push(client: &Client, to: &Repository, blob: &Blob) {
         digest: blob.digest,
         size: blob.size,
         source: &blob.source,
+        is_new: false,
         mount_from: &[],
         progress: None,
     };

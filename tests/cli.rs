@@ -49,6 +49,9 @@ fn help_of_every_command() {
     let verbs = [
         "",
         "build",
+        "render",
+        "pull-secret",
+        "rbac generate",
         "push",
         "copy",
         "inspect",
@@ -62,8 +65,7 @@ fn help_of_every_command() {
         "version",
     ];
     for verb in verbs {
-        let mut line = vec![verb, "--help"];
-        line.retain(|word| !word.is_empty());
+        let line: Vec<&str> = verb.split_whitespace().chain(["--help"]).collect();
         let ran = run(&cofferdam, &line);
         assert_eq!((ran.status, &*ran.stderr), (0, ""), "{verb}");
         let widest = ran.stdout.lines().map(|line| line.chars().count()).max().unwrap();

@@ -217,7 +217,7 @@ fn variables_are_settings() {
 fn commands_exist_and_have_the_flags_they_are_shown_with() {
     let help = |verb: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
-        let output = command.args([verb, "--help"]).output().unwrap();
+        let output = command.args(verb.split(' ').chain(["--help"])).output().unwrap();
         assert!(output.status.success(), "there is no `cofferdam {verb}`");
         String::from_utf8(output.stdout).unwrap()
     };
@@ -230,11 +230,20 @@ fn commands_exist_and_have_the_flags_they_are_shown_with() {
                 let command = command.split(" # ").next().unwrap();
                 let words: Vec<&str> =
                     command.split([' ', '"', ',', '[', ']']).filter(|word| !word.is_empty()).collect();
-                let Some(verb) = words.first().filter(|verb| verb.chars().all(|c| c.is_ascii_lowercase()))
-                else {
+                let is_verb = |verb: &&&str| verb.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+                let Some(verb) = words.first().filter(is_verb).filter(|verb| !verb.starts_with('-')) else {
                     continue;
                 };
-                let text = known.entry((*verb).to_owned()).or_insert_with(|| help(verb));
+                let mut verb = (*verb).to_owned();
+                let above = known.entry(verb.clone()).or_insert_with(|| help(&verb));
+                // A verb of a verb has the flags.
+                if let Some(second) = words.get(1).filter(is_verb)
+                    && above.contains("\nCommands:\n")
+                    && above.contains(&format!("\n  {second} "))
+                {
+                    verb = format!("{verb} {second}");
+                }
+                let text = known.entry(verb.clone()).or_insert_with(|| help(&verb));
                 let flags = words
                     .iter()
                     .take_while(|word| !matches!(**word, "|" | "&&" | ";"))

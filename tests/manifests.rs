@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -14,7 +15,7 @@ use cofferdam::deploy::{DeployError, render};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
-use support::part;
+use support::{Cofferdam, Registry, part};
 
 /// What a program answers to `input`; its standard error if it fails.
 fn ask(mut command: Command, input: &[u8]) -> Result<Vec<u8>, String> {
@@ -272,4 +273,237 @@ fn variables_are_replaced_as_by_envsubst() {
         Ok(())
     });
     result.unwrap();
+}
+
+/// What a run of cofferdam wrote and how it ended.
+struct Ran {
+    stdout: String,
+    stderr: String,
+    status: i32,
+}
+
+fn run(cofferdam: &Cofferdam, line: &[&str], variables: &[(&str, &str)], stdin: &str) -> Ran {
+    let mut command = cofferdam.command();
+    command.args(line).envs(variables.iter().copied()).write_stdin(stdin);
+    let output = command.output().unwrap();
+    Ran {
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+        status: output.status.code().unwrap(),
+    }
+}
+
+const APP: &str = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+  namespace: shop
+spec:
+  template:
+    spec:
+      containers:
+      - name: c
+        image: $IMAGE
+        env:
+        - {name: A, value: '${VALUE}'}
+";
+
+#[test]
+fn render_writes_what_envsubst_writes() {
+    let cofferdam = Cofferdam::new();
+    let variables = [("IMAGE", "r.example/app:v1"), ("VALUE", "")];
+    let map: BTreeMap<String, String> =
+        variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let text = format!("{APP}# $ABSENT ${{IMAGE:-x}} $$IMAGE\n");
+    for (line, format) in [
+        (vec!["render"], None),
+        (vec!["render", "-f", "-"], None),
+        (vec!["render", "$IMAGE only"], Some("$IMAGE only")),
+        (vec!["render", "nothing"], Some("nothing")),
+        (vec!["render", "--variables", "IMAGE,OTHER"], Some("$IMAGE $OTHER")),
+    ] {
+        let ran = run(&cofferdam, &line, &variables, &text);
+        assert_eq!((ran.status, &*ran.stderr), (0, ""));
+        assert_eq!(ran.stdout, by_envsubst(&text, &map, format), "{line:?}");
+    }
+}
+
+#[test]
+fn render_refuses_what_is_not_set_where_that_was_asked_for() {
+    let cofferdam = Cofferdam::new();
+    let home = cofferdam.home();
+    fs::write(home.join("a.yaml"), APP).unwrap();
+    fs::write(home.join("b.yaml"), "x: $OTHER").unwrap();
+    let ran = run(&cofferdam, &["render", "-f", ".", "--strict"], &[("VALUE", "")], "");
+    assert_eq!((ran.status, &*ran.stdout), (14, ""), "{}", ran.stderr);
+    for words in
+        ["./a.yaml:11: the variable `IMAGE` is not set", "./b.yaml:1: the variable `OTHER` is not set"]
+    {
+        assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    }
+    assert!(!ran.stderr.contains("VALUE"), "what is empty is set: {}", ran.stderr);
+    let ran = run(&cofferdam, &["render", "-f", "b.yaml", "-f", "a.yaml"], &[], "");
+    assert!(ran.stdout.starts_with("x: \n---\napiVersion: apps/v1\n"), "{}", ran.stdout);
+    let ran = run(&cofferdam, &["render", "--variables", "A-B"], &[], "");
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+}
+
+fn secret_by_kubectl(line: &[&str]) -> String {
+    let mut command = Command::new(kubectl());
+    command.args(["create", "secret", "docker-registry", "--dry-run=client", "-o", "json"]).args(line);
+    String::from_utf8(ask(command, b"").unwrap()).unwrap()
+}
+
+#[test]
+fn pull_secrets_are_kubectls_byte_for_byte() {
+    let cofferdam = Cofferdam::new();
+    for (server, user, password, more) in [
+        ("r.example", "robot", "open sesame", vec![]),
+        ("r.example:5000", "u\"<>&'\\é\u{2028}", "p\t<>&\"\\ü\u{2029}/\u{7f}", vec!["--namespace=shop"]),
+        ("quay.io/group", "a", "b", vec!["-n", "shop"]),
+    ] {
+        let server_flag = format!("--docker-server={server}");
+        let (user_flag, password_flag) =
+            (format!("--docker-username={user}"), format!("--docker-password={password}"));
+        let mut line = vec!["pull", &*server_flag, &*user_flag, &*password_flag];
+        line.extend(&more);
+        let theirs = secret_by_kubectl(&line);
+        let mut line = vec![
+            "pull-secret",
+            "pull",
+            "--print",
+            "--server",
+            server,
+            "--username",
+            user,
+            "--password-stdin",
+        ];
+        line.extend(&more);
+        let ran = run(&cofferdam, &line, &[], &format!("{password}\n"));
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        assert_eq!(ran.stdout, theirs);
+        assert!(!ran.stderr.contains(password));
+    }
+    let theirs =
+        secret_by_kubectl(&["pull", "--docker-username=u", "--docker-password=p", "--docker-email=e@x"]);
+    let line = [
+        "pull-secret",
+        "pull",
+        "--print",
+        "--server=docker.io",
+        "-u",
+        "u",
+        "--password-stdin",
+        "--email=e@x",
+    ];
+    assert_eq!(run(&cofferdam, &line, &[], "p").stdout, theirs, "Docker Hub as kubelets know it");
+}
+
+#[test]
+fn pull_secrets_come_from_deploy_tokens_and_never_from_those_of_jobs() {
+    let cofferdam = Cofferdam::new();
+    let line = ["pull-secret", "pull", "--print"];
+    let deploy = [
+        ("CI_REGISTRY", "r.example"),
+        ("CI_DEPLOY_USER", "gitlab+deploy-token-1"),
+        ("CI_DEPLOY_PASSWORD", "p"),
+    ];
+    let ran = run(&cofferdam, &line, &deploy, "");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(
+        ran.stdout,
+        secret_by_kubectl(&[
+            "pull",
+            "--docker-server=r.example",
+            "--docker-username=gitlab+deploy-token-1",
+            "--docker-password=p"
+        ])
+    );
+    let job =
+        [("CI_REGISTRY", "r.example"), ("CI_JOB_TOKEN", "jobs-own"), ("CI_REGISTRY_PASSWORD", "jobs-other")];
+    for (user, password, words) in [
+        ("robot", "jobs-own", "the password is that of $CI_JOB_TOKEN"),
+        ("robot", "jobs-other", "the password is that of $CI_REGISTRY_PASSWORD"),
+        ("gitlab-ci-token", "x", "the user `gitlab-ci-token` has a token that ends with the job"),
+    ] {
+        let line = ["pull-secret", "pull", "--print", "--username", user, "--password-stdin"];
+        let ran = run(&cofferdam, &line, &job, password);
+        assert_eq!((ran.status, &*ran.stdout), (2, ""), "{}", ran.stderr);
+        assert!(ran.stderr.contains(words) && ran.stderr.contains("read_registry"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("jobs-o"), "{}", ran.stderr);
+    }
+    let ran = run(&cofferdam, &line, &job, "");
+    assert_eq!(ran.status, 2, "what the job has is not taken: {}", ran.stderr);
+    let ran = run(&cofferdam, &["pull-secret", "Pull", "--print"], &deploy, "");
+    assert!(ran.status == 2 && ran.stderr.contains("is no name for a Secret"), "{}", ran.stderr);
+}
+
+#[test]
+fn rights_are_found_without_a_cluster() {
+    let cofferdam = Cofferdam::new();
+    let manifest = by_envsubst(APP, &BTreeMap::new(), None);
+    let ran = run(&cofferdam, &["rbac", "generate", "-f", "-", "--user", "me"], &[], &manifest);
+    assert_eq!((ran.status, &*ran.stderr), (0, ""));
+    let objects = by_us(&ran.stdout).unwrap();
+    let kinds: Vec<&str> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["Role", "RoleBinding"]);
+    assert_eq!(objects[0]["metadata"], json!({"name": "cofferdam-deploy", "namespace": "shop"}));
+    assert_eq!(objects[1]["subjects"][0]["name"], "me");
+    let unknown = "apiVersion: x.example/v1\nkind: App\nmetadata: {name: a}\n";
+    let ran = run(&cofferdam, &["rbac", "generate", "-f", "-"], &[], unknown);
+    assert_eq!((ran.status, &*ran.stdout), (14, ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no cluster can be asked"), "{}", ran.stderr);
+}
+
+#[test]
+fn images_go_from_a_build_to_a_deployment() {
+    let registry = Registry::options().empty().start();
+    let cofferdam = Cofferdam::new();
+    let home = cofferdam.home();
+    fs::write(home.join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").unwrap();
+    let name = format!("{}/g/web:v1", registry.address());
+    let line = [
+        "build",
+        "-q",
+        "-t",
+        &*name,
+        "--push",
+        "--image-json",
+        "image.json",
+        "--image-env",
+        "WEB=image.env",
+        ".",
+    ];
+    let ran = run(&cofferdam, &line, &[], "");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let digest = ran.stdout.trim();
+    let env = fs::read_to_string(home.join("image.env")).unwrap();
+    let repository = name.strip_suffix(":v1").unwrap();
+    assert_eq!(env, format!("WEB={repository}\nWEB_TAG=v1\nWEB_DIGEST={digest}\nWEB_REF={name}@{digest}\n"));
+    let json: Value = serde_json::from_slice(&fs::read(home.join("image.json")).unwrap()).unwrap();
+    let image = &json["images"][0];
+    assert_eq!((&image["ref"], &image["digest"]), (&json!(format!("{name}@{digest}")), &json!(digest)));
+    assert_eq!(image["platforms"][0]["digest"], digest);
+    assert!(image["platforms"][0]["size"].as_u64().unwrap() > 100);
+
+    // What is not pushed cannot be handed on; nothing is built for it.
+    for flag in ["--image-json=x.json", "--image-env=x.env"] {
+        let ran = run(&cofferdam, &["build", "-t", "a", flag, "."], &[], "");
+        assert!(ran.status == 2 && ran.stderr.contains("is about an image that is pushed"), "{}", ran.stderr);
+    }
+    let long = format!("--image-env={}=x.env", "A".repeat(1300));
+    let ran = run(&cofferdam, &["build", "-t", &name, "--push", &long, "."], &[], "");
+    assert!(ran.status == 2 && ran.stderr.contains("GitLab takes 5120"), "{}", ran.stderr);
+
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{containers: [{{name: c, image: {repository}}}]}}\n"
+    );
+    let line = ["rbac", "generate", "-f", "-", "--images", "image.json"];
+    let ran = run(&cofferdam, &line, &[], &manifest);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let words = format!("pod/p: spec.containers[0].image is {name}@{digest}");
+    assert!(ran.stderr.contains(&words), "{}", ran.stderr);
+    let ran = run(&cofferdam, &line, &[], &manifest.replace("web", "other"));
+    assert!(ran.status == 14 && ran.stderr.contains("no manifest uses the image"), "{}", ran.stderr);
 }

@@ -154,6 +154,11 @@ fn the_commands_do_what_they_say() {
         "files/app/app.py",
         "id",
         "metadata.json",
+        "image.json",
+        "image.env",
+        "rendered.yaml",
+        "secret.json",
+        "role.yaml",
     ] {
         assert!(place.join(file).exists(), "{file} was not written");
     }

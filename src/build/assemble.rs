@@ -6,8 +6,8 @@ use oci_spec::image::{ImageManifestBuilder, MediaType};
 use serde::Serialize;
 
 use super::error::BuildError;
-use super::layers::Layer;
-use super::request::{Annotation, AnnotationPlace};
+use super::layers::{Layer, as_docker};
+use super::request::{Annotation, AnnotationPlace, MediaTypes};
 use crate::image::{Descriptor, Digest, History, ImageConfig, Platform, media_type};
 
 /// A configuration and a manifest, as bytes.
@@ -21,6 +21,8 @@ pub struct Image {
     pub manifest: Vec<u8>,
     /// Its digest.
     pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
     /// The layers, lowest first.
     pub layers: Vec<Layer>,
 }
@@ -35,6 +37,7 @@ impl Image {
         mut config: ImageConfig,
         layers: Vec<(Layer, Option<String>)>,
         annotations: BTreeMap<String, String>,
+        types: MediaTypes,
     ) -> Result<Self, BuildError> {
         config.rootfs.diff_ids = layers.iter().map(|(layer, _)| layer.diff_id).collect();
         let times: Vec<Option<String>> = layers.iter().map(|(_, created)| created.clone()).collect();
@@ -43,23 +46,25 @@ impl Image {
         let layers: Vec<Layer> = layers.into_iter().map(|(layer, _)| layer).collect();
         let config = serde_json::to_vec(&config).map_err(serialising)?;
         let config_digest = Digest::of(&config);
-        let config_type = MediaType::from(media_type::OCI_CONFIG);
+        let config_type = MediaType::from(types.config());
         let manifest = ImageManifestBuilder::default()
             .schema_version(2_u32)
-            .media_type(media_type::OCI_MANIFEST)
+            .media_type(types.manifest())
             .config(Descriptor::new(config_type, config.len() as u64, config_digest))
-            .layers(layers.iter().map(Layer::descriptor).collect::<Vec<_>>())
+            .layers(layers.iter().map(|layer| types.layer(layer)).collect::<Vec<_>>())
             .build()
             .map_err(|error| BuildError::refused(format!("cannot make the manifest: {error}")))?;
         let manifest = Ordered { document: manifest, annotations };
         let manifest = serde_json::to_vec(&manifest).map_err(serialising)?;
         let digest = Digest::of(&manifest);
-        Ok(Self { config, config_digest, manifest, digest, layers })
+        let media_type = types.manifest().to_owned();
+        Ok(Self { config, config_digest, manifest, digest, media_type, layers })
     }
 
     /// The manifest's descriptor.
     pub fn descriptor(&self) -> Descriptor {
-        Descriptor::new(MediaType::from(media_type::OCI_MANIFEST), self.manifest.len() as u64, self.digest)
+        let media_type = MediaType::from(self.media_type.as_str());
+        Descriptor::new(media_type, self.manifest.len() as u64, self.digest)
     }
 }
 
@@ -70,6 +75,7 @@ pub struct Product {
     pub images: Vec<(Platform, Image)>,
     /// The index, and its digest.
     index: Option<(Vec<u8>, Digest)>,
+    types: MediaTypes,
     /// Annotations of the descriptor by which a layout names it.
     annotations: BTreeMap<String, String>,
 }
@@ -79,8 +85,12 @@ impl Product {
     ///
     /// # Errors
     /// If something cannot be serialised.
-    pub fn new(images: Vec<(Platform, Image)>, annotations: &[Annotation]) -> Result<Self, BuildError> {
-        let mut product = Self { images, index: None, annotations: BTreeMap::new() };
+    pub fn new(
+        images: Vec<(Platform, Image)>,
+        annotations: &[Annotation],
+        types: MediaTypes,
+    ) -> Result<Self, BuildError> {
+        let mut product = Self { images, index: None, types, annotations: BTreeMap::new() };
         if product.images.len() == 1 {
             let platform = product.images.first().map(|(platform, _)| platform.clone());
             product.annotations = of(annotations, AnnotationPlace::ManifestDescriptor, platform.as_ref());
@@ -93,7 +103,8 @@ impl Product {
             Ordered { document: descriptor, annotations }
         };
         let descriptors = product.images.iter().map(descriptor).collect();
-        let bytes = index(descriptors, of(annotations, AnnotationPlace::Index, None)).map_err(serialising)?;
+        let annotated = of(annotations, AnnotationPlace::Index, None);
+        let bytes = index(types.index(), descriptors, annotated).map_err(serialising)?;
         let digest = Digest::of(&bytes);
         product.index = Some((bytes, digest));
         product.annotations = of(annotations, AnnotationPlace::IndexDescriptor, None);
@@ -101,11 +112,11 @@ impl Product {
     }
 
     /// The document that names everything else, its media type and its digest.
-    pub fn document(&self) -> (&'static str, &[u8], Digest) {
+    pub fn document(&self) -> (&str, &[u8], Digest) {
         match (&self.index, self.images.first()) {
-            (Some((bytes, digest)), _) => (media_type::OCI_INDEX, bytes, *digest),
-            (None, Some((_, image))) => (media_type::OCI_MANIFEST, &image.manifest, image.digest),
-            (None, None) => (media_type::OCI_INDEX, b"", Digest::of(b"")),
+            (Some((bytes, digest)), _) => (self.types.index(), bytes, *digest),
+            (None, Some((_, image))) => (&image.media_type, &image.manifest, image.digest),
+            (None, None) => (self.types.index(), b"", Digest::of(b"")),
         }
     }
 
@@ -131,6 +142,37 @@ impl Product {
     }
 }
 
+impl MediaTypes {
+    fn manifest(self) -> &'static str {
+        match self {
+            Self::Oci => media_type::OCI_MANIFEST,
+            Self::Docker => media_type::DOCKER_MANIFEST,
+        }
+    }
+
+    fn index(self) -> &'static str {
+        match self {
+            Self::Oci => media_type::OCI_INDEX,
+            Self::Docker => media_type::DOCKER_LIST,
+        }
+    }
+
+    fn config(self) -> &'static str {
+        match self {
+            Self::Oci => media_type::OCI_CONFIG,
+            Self::Docker => media_type::DOCKER_CONFIG,
+        }
+    }
+
+    fn layer(self, layer: &Layer) -> Descriptor {
+        let name = match self {
+            Self::Oci => &layer.media_type,
+            Self::Docker => as_docker(&layer.media_type),
+        };
+        Descriptor::new(MediaType::from(name), layer.size, layer.digest)
+    }
+}
+
 /// A document of the OCI with its annotations in the order of their names: the library keeps them in a hash map, which has
 /// another order in each process.
 #[derive(Debug, Clone, Serialize)]
@@ -141,8 +183,9 @@ pub struct Ordered<T> {
     annotations: BTreeMap<String, String>,
 }
 
-/// An index, as bytes.
+/// An index of that media type, as bytes.
 pub fn index(
+    media_type: &'static str,
     manifests: Vec<Ordered<Descriptor>>,
     annotations: BTreeMap<String, String>,
 ) -> serde_json::Result<Vec<u8>> {
@@ -153,7 +196,7 @@ pub fn index(
         media_type: &'static str,
         manifests: Vec<Ordered<Descriptor>>,
     }
-    let document = Index { schema_version: 2, media_type: media_type::OCI_INDEX, manifests };
+    let document = Index { schema_version: 2, media_type, manifests };
     serde_json::to_vec(&Ordered { document, annotations })
 }
 

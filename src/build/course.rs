@@ -30,6 +30,9 @@ pub(super) async fn build(
     services: Arc<Services>,
 ) -> Result<BuildOutcome, BuildError> {
     let (request, text, mut shared) = begin(request, &services).await?;
+    if !request.no_cache {
+        shared.pusher.begin_to_look();
+    }
     let outcome = match attempt(&request, &services, &text, &shared).await {
         Err(error) if shared.caches.has_others() && error.is_of_lost_cache() => {
             services.report.warn(format!("{}: building without it", with_causes(&error)));

@@ -190,14 +190,15 @@ impl Executor {
                     None => Ok(()),
                 }
             };
-            futures_util::future::try_join(check, self.learn_traces()).await?;
+            futures_util::future::try_join3(check, self.learn_traces(), self.bring_indexes(needed)).await?;
             self.explain_missing()?;
         }
         if self.request.explain {
             self.tell_explanations(&self.services.report)?;
         }
         if let Some(pusher) = self.pusher().filter(|_| self.executes) {
-            for layer in self.base_layers_of(self.plan.target) {
+            let base = self.base_layers_of(self.plan.target);
+            for layer in base.into_iter().filter(|layer| !self.is_recompressed(layer)) {
                 pusher.begin(&layer);
             }
         }
@@ -208,6 +209,35 @@ impl Executor {
         });
         try_join_all(stages).await?;
         self.image().await
+    }
+
+    /// Brings what will be asked first of the images that files are to be copied into, as far as it can be had alone.
+    async fn bring_indexes(&self, needed: &BTreeSet<StageIndex>) -> Result<(), BuildError> {
+        let copies = |stage: &&Stage| {
+            let first = (0..stage.steps.len()).find(|number| !self.is_known(stage.index, *number));
+            let step = first.and_then(|number| stage.steps.get(number));
+            needed.contains(&stage.index)
+                && step.is_some_and(|step| !matches!(step.operation, Operation::Run(_)))
+        };
+        let stages = self.plan.stages.iter().filter(copies);
+        let brought = stages.map(|stage| async {
+            let layers = self.known_layers(stage.index);
+            self.fetcher.bring_indexes(&layers).await
+        });
+        try_join_all(brought).await.map(drop)
+    }
+
+    /// The layers of a stage from its base up to the first step whose result is not known.
+    fn known_layers(&self, index: StageIndex) -> Vec<Layer> {
+        let Some(stage) = self.plan.stage(index) else { return Vec::new() };
+        let mut layers = match stage.base {
+            Base::Scratch => Vec::new(),
+            Base::Image(number) => self.image_layers(number),
+            Base::Stage(base) => self.known_layers(base),
+        };
+        let known = (0..stage.steps.len()).map_while(|number| self.known.get(&(index, number)));
+        layers.extend(known.map(|known| known.layer.clone()));
+        layers
     }
 
     /// Says what will be done, and on what ground.
@@ -339,6 +369,7 @@ impl Executor {
             live.done();
         }
         let layer = Layer::of_record(&record);
+        self.pusher.note_new(layer.digest);
         self.leaves(stage, &layer);
         Ok(Made { layer, record, content, executed: true })
     }
@@ -454,7 +485,9 @@ impl Executor {
         let mut annotations =
             assemble::of(&self.request.annotations, AnnotationPlace::Manifest, Some(&platform));
         annotations.extend(self.inline_cache(stage)?);
-        Image::new(config, layers.into_iter().zip(times).collect(), annotations)
+        let layers = self.compressed_alike(layers).await?;
+        let layers = layers.into_iter().zip(times).collect();
+        Image::new(config, layers, annotations, self.request.media_types)
     }
 
     /// When the layers of a stage's steps were made, those of the stages it is built upon first.

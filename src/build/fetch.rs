@@ -11,7 +11,8 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::error::BuildError;
 use super::layers::{CachedAt, Layer, Origin};
-use crate::image::Digest;
+use crate::cache::PackedIndex;
+use crate::image::{Digest, Repository};
 use crate::layer::{LayerReader, Tree, TreeError, copy_index, has_index, unpack_index};
 use crate::registry::{BlobSink, Client, ErrorKind, Resume};
 use crate::report::{Direction, Outcome, Report, Transfer};
@@ -19,6 +20,10 @@ use crate::store::{Claim, Download, Follower, Store, StoreError};
 
 /// Downloads at one time: more share one line, fewer leave it idle between blobs.
 const AT_ONCE: usize = 4;
+/// The same for small ones, which are over before they could share a line.
+const SMALL_AT_ONCE: usize = 8;
+/// What is small, in bytes: less than is on its way at a time.
+const SMALL: u64 = 256 << 10;
 /// Bytes that are copied at once.
 const PIECE: usize = 256 << 10;
 /// How often another process's download is looked at.
@@ -38,11 +43,34 @@ struct Inner {
     client: Client,
     report: Report,
     at_once: Semaphore,
+    small_at_once: Semaphore,
     flights: Mutex<HashMap<Digest, Flight>>,
     /// Where the indexes of layers can be had, by diff ID.
-    indexes: Mutex<HashMap<Digest, Layer>>,
+    indexes: Mutex<HashMap<Digest, KnownIndex>>,
     /// Other stores that may have indexes.
     lenders: Mutex<Vec<Store>>,
+}
+
+/// The packed index of a layer, which can be had.
+#[derive(Debug, Clone)]
+pub struct KnownIndex {
+    /// What it is.
+    pub packed: PackedIndex,
+    /// Where its blob is, unless it is in the entry itself.
+    pub repository: Repository,
+}
+
+impl KnownIndex {
+    fn layer(&self) -> Layer {
+        let what = "list of a layer's files".to_owned();
+        Layer {
+            digest: self.packed.digest,
+            size: self.packed.size,
+            media_type: self.packed.media_type.clone(),
+            diff_id: self.packed.digest,
+            origin: Origin::Registry { repository: self.repository.clone(), what },
+        }
+    }
 }
 
 /// The bytes of a layer, whole or still coming in.
@@ -71,6 +99,7 @@ impl Fetcher {
             client: client.clone(),
             report: report.clone(),
             at_once: Semaphore::new(AT_ONCE),
+            small_at_once: Semaphore::new(SMALL_AT_ONCE),
             flights: Mutex::default(),
             indexes: Mutex::default(),
             lenders: Mutex::default(),
@@ -144,7 +173,8 @@ impl Fetcher {
             layer.what(),
             Some(layer.size),
         );
-        let Ok(_turn) = self.inner.at_once.acquire().await else { return Err(BuildError::Cancelled) };
+        let turns = if layer.size <= SMALL { &self.inner.small_at_once } else { &self.inner.at_once };
+        let Ok(_turn) = turns.acquire().await else { return Err(BuildError::Cancelled) };
         let resume = Resume { offset: download.offset(), hash: download.hash() };
         let sink = Sink { download, told: Told::new(&transfer) };
         let fetched = self.inner.client.fetch_blob(repository, layer.digest, layer.size, resume, sink).await;
@@ -192,13 +222,13 @@ impl Fetcher {
         }
     }
 
-    /// Takes note of where the index of a layer can be had: `packed` is a layer that has it.
-    pub fn learn_index(&self, diff_id: Digest, packed: Layer) {
-        lock(&self.inner.indexes).entry(diff_id).or_insert(packed);
+    /// Takes note of where the index of a layer can be had.
+    pub fn learn_index(&self, index: KnownIndex) {
+        lock(&self.inner.indexes).entry(index.packed.diff_id).or_insert(index);
     }
 
     /// Where the index of a layer can be had.
-    pub fn known_index(&self, diff_id: &Digest) -> Option<Layer> {
+    pub fn known_index(&self, diff_id: &Digest) -> Option<KnownIndex> {
         lock(&self.inner.indexes).get(diff_id).cloned()
     }
 
@@ -208,7 +238,10 @@ impl Fetcher {
     }
 
     /// Brings the indexes of layers that are not here and can be had without the layers.
-    async fn bring_indexes(&self, layers: &[Layer]) -> Result<(), BuildError> {
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn bring_indexes(&self, layers: &[Layer]) -> Result<(), BuildError> {
         let lenders = lock(&self.inner.lenders).clone();
         if lenders.is_empty() && lock(&self.inner.indexes).is_empty() {
             return Ok(());
@@ -221,19 +254,27 @@ impl Fetcher {
             for lender in &lenders {
                 copy_index(lender, &self.inner.store, &layer.diff_id)?;
             }
-            wanted.extend(self.known_index(&layer.diff_id).map(|packed| (layer.diff_id, packed)));
+            wanted.extend(self.known_index(&layer.diff_id));
         }
-        let all = wanted.iter().map(|(diff_id, packed)| self.bring_index(*diff_id, packed));
+        let all = wanted.iter().map(|index| self.bring_index(index));
         futures_util::future::join_all(all).await;
         Ok(())
     }
 
     /// Brings an index. What cannot be had is made of the layer itself.
-    async fn bring_index(&self, diff_id: Digest, packed: &Layer) {
+    async fn bring_index(&self, index: &KnownIndex) {
+        let diff_id = index.packed.diff_id;
         let brought = async {
-            let bytes = self.open(packed).await?;
             let store = self.inner.store.clone();
-            blocking(move || Ok(unpack_index(&store, &diff_id, bytes)?)).await
+            match index.packed.content() {
+                Some(content) => {
+                    blocking(move || Ok(unpack_index(&store, &diff_id, io::Cursor::new(content))?)).await
+                }
+                None => {
+                    let bytes = self.open(&index.layer()).await?;
+                    blocking(move || Ok(unpack_index(&store, &diff_id, bytes)?)).await
+                }
+            }
         };
         if let Err(error) = brought.await {
             tracing::warn!(%diff_id, %error, "the index of a layer cannot be had from the cache");

@@ -30,6 +30,9 @@ const SENT: &str = "sent";
 /// How long such a note is believed, in seconds: registries forget.
 const BELIEVED: i64 = 24 * 3600;
 
+/// The packed index of a layer, and its blob, if there is an index.
+type Packing = Arc<OnceCell<Option<(PackedIndex, Layer)>>>;
+
 /// What is under way.
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
@@ -37,7 +40,7 @@ pub(super) struct Keeping {
     /// Whether a step was carried out.
     pub(super) executed: AtomicBool,
     begun: Mutex<BTreeSet<(StageIndex, usize)>>,
-    packed: Mutex<HashMap<Digest, Arc<OnceCell<Option<Layer>>>>>,
+    packed: Mutex<HashMap<Digest, Packing>>,
     /// Caches that have failed, by their number.
     failed: Vec<AtomicBool>,
 }
@@ -217,28 +220,33 @@ impl Executor {
         repository: &Repository,
         layer: &Layer,
     ) -> Result<Option<PackedIndex>, BuildError> {
-        let packed = |packed: &Layer| PackedIndex {
-            diff_id: layer.diff_id,
-            digest: packed.digest,
-            size: packed.size,
-            media_type: packed.media_type.clone(),
-        };
         if let Some(known) = self.fetcher.known_index(&layer.diff_id)
-            && known.repository() == Some(repository)
+            && (known.repository == *repository || known.packed.content().is_some())
         {
-            return Ok(Some(packed(&known)));
+            return Ok(Some(known.packed));
         }
         let cell = Arc::clone(lock(&self.keeping.packed).entry(layer.diff_id).or_default());
-        let Some(known) = cell.get_or_try_init(|| self.pack_index(layer)).await? else { return Ok(None) };
-        self.cache_pusher().cache_layer(repository, known, false).await?;
-        Ok(Some(packed(known)))
+        let Some((packed, blob)) = cell.get_or_try_init(|| self.pack_index(layer)).await? else {
+            return Ok(None);
+        };
+        if packed.content().is_none() {
+            self.cache_pusher().cache_layer(repository, blob, false).await?;
+        }
+        Ok(Some(packed.clone()))
     }
 
-    async fn pack_index(self: &Arc<Self>, layer: &Layer) -> Result<Option<Layer>, BuildError> {
+    async fn pack_index(self: &Arc<Self>, layer: &Layer) -> Result<Option<(PackedIndex, Layer)>, BuildError> {
         let (executor, diff_id) = (Arc::clone(self), layer.diff_id);
         blocking(move || {
-            let blob = pack_index(&executor.services.store, &diff_id, executor.layer_writer()?)?;
-            Ok(blob.as_ref().map(Layer::of_blob))
+            let store = &executor.services.store;
+            let Some(blob) = pack_index(store, &diff_id, executor.layer_writer()?)? else { return Ok(None) };
+            executor.cache_pusher().note_new(blob.digest);
+            let packed = PackedIndex::new(diff_id, blob.digest, blob.size, blob.media_type);
+            let packed = match packed.is_small() {
+                true => packed.with_content(&store.read(&blob.digest, blob.size)?),
+                false => packed,
+            };
+            Ok(Some((packed, Layer::of_blob(&blob))))
         })
         .await
     }

@@ -9,6 +9,11 @@ use crate::image::{Descriptor, Digest, MediaType, Repository, media_type};
 use crate::layer::LayerBlob;
 use crate::plan::BaseImage;
 
+/// A Docker layer that is not compressed.
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+/// A Docker layer, zstd: in no specification, but what BuildKit and containerd call it.
+const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+
 /// A layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
@@ -146,12 +151,22 @@ impl Layer {
     }
 }
 
+/// Docker's name of a layer's media type, given the OCI's.
+pub(super) fn as_docker(name: &str) -> &str {
+    match name {
+        media_type::OCI_LAYER_GZIP => media_type::DOCKER_LAYER_GZIP,
+        media_type::OCI_LAYER => DOCKER_LAYER,
+        media_type::OCI_LAYER_ZSTD => DOCKER_LAYER_ZSTD,
+        other => other,
+    }
+}
+
 /// The OCI name of a layer's media type: the bytes are the same whatever Docker calls them.
 fn as_oci(name: &str) -> String {
     match name {
         media_type::DOCKER_LAYER_GZIP => media_type::OCI_LAYER_GZIP.to_owned(),
-        "application/vnd.docker.image.rootfs.diff.tar" => media_type::OCI_LAYER.to_owned(),
-        "application/vnd.docker.image.rootfs.diff.tar.zstd" => media_type::OCI_LAYER_ZSTD.to_owned(),
+        DOCKER_LAYER => media_type::OCI_LAYER.to_owned(),
+        DOCKER_LAYER_ZSTD => media_type::OCI_LAYER_ZSTD.to_owned(),
         other => other.to_owned(),
     }
 }

@@ -1,8 +1,9 @@
 //! Results that are known before anything runs: those of the store, and those of the caches that are looked into.
 //!
 //! A cache is asked for the last step of the target first, because its answer tells of all steps below; only if it has none,
-//! for the others, all at once. A cache that cannot be asked is told of once, and left alone.
+//! for others, a few at a time, until it is known how far it goes. A cache that cannot be asked is told of once, and left alone.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 
 use super::error::BuildError;
-use super::fetch::Fetcher;
+use super::fetch::{Fetcher, KnownIndex};
 use super::keeping::unix_now;
-use super::keys::Keys;
+use super::keys::{Keys, StepKey};
 use super::layers::{CachedAt, Layer, Origin};
 use super::request::{BuildRequest, CachePlace, CacheSource, Services};
 use super::steps::sources;
@@ -27,6 +28,9 @@ use crate::store::Store;
 
 /// Questions that one cache is asked at a time.
 const AT_ONCE: usize = 16;
+
+/// Questions of a stage that are asked at a time while it is being found out how far it is known.
+const SPACED: usize = 6;
 
 /// A step of a plan.
 type At = (StageIndex, usize);
@@ -180,6 +184,7 @@ impl Caches {
         if self.sources.is_empty() {
             return Ok(known);
         }
+        self.look_into_directories(looked_up(), &mut known);
         self.lend_indexes(fetcher);
         let mut by_key: HashMap<Key, Vec<At>> = HashMap::new();
         for (step, key) in looked_up() {
@@ -204,6 +209,25 @@ impl Caches {
             questions = next_questions(plan, keys, &known, &asked);
         }
         Ok(known)
+    }
+
+    /// What directories have: an entry there tells of one step alone, and to look costs nothing.
+    fn look_into_directories<'k>(
+        &self,
+        wanted: impl Iterator<Item = (&'k At, &'k StepKey)>,
+        known: &mut BTreeMap<At, Known>,
+    ) {
+        for (step, key) in wanted {
+            let Entry::Vacant(place) = known.entry(*step) else { continue };
+            let answers = self.sources.iter().filter_map(|source| in_directory(source, key.key));
+            let found = answers.flat_map(|answer| {
+                let record = answer.steps.into_iter().next().map(|step| step.record);
+                record.filter(|record| self.is_fresh(record)).map(|record| known_at(&record, &answer.at))
+            });
+            if let Some(found) = found.take(1).next() {
+                place.insert(found);
+            }
+        }
     }
 
     /// The result of a step by one key alone: from the store, or if `everywhere`, from the others.
@@ -272,16 +296,7 @@ impl Caches {
                 let chain = self.or_told(source, cache, cache.chain(&key).await)?;
                 Some(answer(chain?, cache))
             }
-            Place::Directory { path, cache, .. } => match cache.layer(&key) {
-                Ok(record) => {
-                    let steps = vec![ChainStep { key, record: record? }];
-                    Some(Answer { steps, indexes: Vec::new(), at: CachedAt::Directory(path.clone()) })
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a cache cannot be read");
-                    None
-                }
-            },
+            Place::Directory { .. } => in_directory(source, key),
         }
     }
 
@@ -344,6 +359,21 @@ impl Caches {
     }
 }
 
+/// What a directory says of a key.
+fn in_directory(source: &Looked, key: Key) -> Option<Answer> {
+    let Place::Directory { path, cache, .. } = &source.place else { return None };
+    match cache.layer(&key) {
+        Ok(record) => {
+            let steps = vec![ChainStep { key, record: record? }];
+            Some(Answer { steps, indexes: Vec::new(), at: CachedAt::Directory(path.clone()) })
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a cache cannot be read");
+            None
+        }
+    }
+}
+
 fn answer(chain: Chain, cache: &RegistryCache) -> Answer {
     let at = CachedAt::Registry(cache.repository().clone());
     Answer { steps: chain.steps, indexes: chain.indexes, at }
@@ -357,15 +387,7 @@ fn known_at(record: &LayerRecord, at: &CachedAt) -> Known {
 fn learn_indexes(answer: &Answer, fetcher: &Fetcher) {
     let CachedAt::Registry(repository) = &answer.at else { return };
     for index in &answer.indexes {
-        let what = "list of a layer's files".to_owned();
-        let packed = Layer {
-            digest: index.digest,
-            size: index.size,
-            media_type: index.media_type.clone(),
-            diff_id: index.digest,
-            origin: Origin::Registry { repository: repository.clone(), what },
-        };
-        fetcher.learn_index(index.diff_id, packed);
+        fetcher.learn_index(KnownIndex { packed: index.clone(), repository: repository.clone() });
     }
 }
 
@@ -376,7 +398,9 @@ fn last_unknown(plan: &Plan, keys: &Keys, known: &BTreeMap<At, Known>, index: St
     (!known.contains_key(&(index, last))).then_some(key)
 }
 
-/// What is to be asked when `asked` has been: of each stage that is needed the last step, then the rest.
+/// What is to be asked when `asked` has been: of each stage that is needed the last step, then a few that are far apart, then
+/// those between the last that is known and the next that is not. Whoever has a step has those below it; but entries go as they
+/// come, so if none is found by that, the rest is asked for.
 fn next_questions(plan: &Plan, keys: &Keys, known: &BTreeMap<At, Known>, asked: &BTreeSet<Key>) -> Vec<Key> {
     let mut questions = BTreeSet::new();
     for index in needed_stages(plan, |stage, step| known.contains_key(&(stage, step))) {
@@ -386,10 +410,112 @@ fn next_questions(plan: &Plan, keys: &Keys, known: &BTreeMap<At, Known>, asked: 
             }
             _ => {
                 let steps = plan.stage(index).map_or(0, |stage| stage.steps.len());
-                let unknown = (0..steps).filter(|step| !known.contains_key(&(index, *step)));
-                questions.extend(unknown.filter_map(|step| keys.get(index, step)).map(|key| key.key));
+                let step = |step: usize| match (keys.get(index, step), known.contains_key(&(index, step))) {
+                    (_, true) => Asked::Known,
+                    (Some(key), _) if !asked.contains(&key.key) => Asked::NotYet,
+                    _ => Asked::InVain,
+                };
+                let steps: Vec<Asked> = (0..steps).map(step).collect();
+                questions.extend(
+                    next_steps(&steps)
+                        .into_iter()
+                        .filter_map(|step| keys.get(index, step))
+                        .map(|key| key.key),
+                );
             }
         }
     }
     questions.into_iter().filter(|key| !asked.contains(key)).collect()
+}
+
+/// What is known of a step's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Known,
+    NotYet,
+    InVain,
+}
+
+/// The steps of a stage that are to be asked for next.
+fn next_steps(steps: &[Asked]) -> Vec<usize> {
+    let open = |range: std::ops::Range<usize>| {
+        let of = steps.get(range.clone()).unwrap_or_default();
+        let open = range.zip(of).filter(|(_, asked)| **asked == Asked::NotYet);
+        open.map(|(number, _)| number).collect::<Vec<_>>()
+    };
+    let is_known = |asked: &Asked| *asked == Asked::Known;
+    let from = steps.iter().rposition(is_known).map_or(0, |known| known + 1);
+    let vain = steps.iter().skip(from).position(|asked| *asked == Asked::InVain);
+    let between = open(from..vain.map_or(steps.len(), |vain| from + vain));
+    // The store may have lost some that are below others.
+    let lost = open(0..from);
+    let between = match between.is_empty() && !steps.iter().any(is_known) {
+        true => return open(0..steps.len()),
+        false => between,
+    };
+    let spaced: Vec<usize> = match between.len() {
+        0..=SPACED => between,
+        count => (1..=SPACED).filter_map(|part| between.get(part * count / (SPACED + 1))).copied().collect(),
+    };
+    lost.into_iter().chain(spaced).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    /// Asks for a stage of which those steps are in the cache that `has` says, each of which tells of all below. Gives the numbers of
+    /// rounds and of questions, and the last step that is known.
+    fn ask(count: usize, has: impl Fn(usize) -> bool) -> (usize, usize, Option<usize>) {
+        let mut steps = vec![Asked::NotYet; count];
+        let (mut rounds, mut questions) = (0, 0);
+        let mut next = vec![count - 1];
+        while !next.is_empty() {
+            (rounds, questions) = (rounds + 1, questions + next.len());
+            for step in next {
+                assert_eq!(steps[step], Asked::NotYet, "{step} is asked for once");
+                steps[step] = Asked::InVain;
+                if has(step) {
+                    steps[..=step].fill(Asked::Known);
+                }
+            }
+            next = if steps[count - 1] == Asked::Known { Vec::new() } else { next_steps(&steps) };
+        }
+        (rounds, questions, steps.iter().rposition(|asked| *asked == Asked::Known))
+    }
+
+    #[rstest]
+    #[case(1)]
+    #[case(4)]
+    #[case(7)]
+    #[case(40)]
+    #[case(127)]
+    fn the_last_step_that_is_there_is_found(#[case] count: usize) {
+        for end in 0..=count {
+            let (rounds, questions, last) = ask(count, |step| step < end);
+            assert_eq!(last, end.checked_sub(1), "{count} steps, {end} there");
+            if end == count {
+                assert_eq!((rounds, questions), (1, 1));
+            } else if end > 0 {
+                assert!(
+                    rounds <= 4 && questions <= 20,
+                    "{count}, {end}: {rounds} rounds, {questions} questions"
+                );
+            }
+            // One that has outlived those below it is found as well.
+            if let Some(only) = end.checked_sub(1) {
+                assert_eq!(ask(count, |step| step == only).2, Some(only));
+            }
+        }
+        assert_eq!(ask(count, |_| false).1, count);
+    }
+
+    #[test]
+    fn what_is_lost_below_others_is_asked_for() {
+        use Asked::{InVain, Known, NotYet};
+        assert_eq!(next_steps(&[Known, NotYet, Known, NotYet, NotYet, InVain]), [1, 3, 4]);
+        assert_eq!(next_steps(&[NotYet, Known]), [0]);
+        assert_eq!(next_steps(&[Known, InVain, Known, InVain]), [0; 0]);
+    }
 }

@@ -35,6 +35,7 @@ mod lookup;
 mod mounts;
 mod output;
 mod push;
+mod recompress;
 pub mod request;
 mod roots;
 mod run;

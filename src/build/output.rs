@@ -16,7 +16,7 @@ use super::fetch::blocking;
 use super::files;
 use super::layout::REF_NAME;
 use super::request::{BuildOutcome, BuildRequest, Destination, Output, Services};
-use crate::image::{Digest, Reference};
+use crate::image::{Digest, Reference, media_type};
 use crate::store::Store;
 
 /// Delivers what was built everywhere it was asked for.
@@ -27,7 +27,7 @@ pub(super) async fn deliver(
 ) -> Result<BuildOutcome, BuildError> {
     let platform = |executor: &Executor| executor.platform();
     let images = built.iter().map(|(executor, image)| (platform(executor), image.clone())).collect();
-    let product = Product::new(images, &request.annotations)?;
+    let product = Product::new(images, &request.annotations, request.media_types)?;
     let (_, document, digest) = product.document();
     for (_, image) in built {
         services.store.put(&image.config)?;
@@ -188,7 +188,7 @@ fn documents(product: &Product, names: &[Reference], format: Format) -> io::Resu
     };
     let mut documents = vec![
         ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
-        ("index.json".to_owned(), assemble::index(manifests, BTreeMap::new())?),
+        ("index.json".to_owned(), assemble::index(media_type::OCI_INDEX, manifests, BTreeMap::new())?),
     ];
     if let (Format::Docker, Some(image)) = (format, product.single()) {
         let image = DockerImage {

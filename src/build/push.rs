@@ -1,10 +1,11 @@
 //! Pushing while building: each layer leaves as soon as it is there, the manifest last.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 
 use super::assemble::{Image, Product};
 use super::error::{BuildError, ImageFault};
@@ -12,8 +13,8 @@ use super::fetch::{Fetcher, lock};
 use super::layers::{Layer, Origin};
 use super::request::Services;
 use crate::cache;
-use crate::image::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
-use crate::registry::{BlobOutcome, BlobUpload, ErrorKind, FileSource};
+use crate::image::{Descriptor, Digest, Manifest, Reference, Repository};
+use crate::registry::{BlobOutcome, BlobUpload, ErrorKind, FileSource, SMALL_BLOB};
 use crate::report::{Direction, Outcome, Transfer};
 
 type Flight = Arc<OnceCell<()>>;
@@ -31,6 +32,10 @@ struct Inner {
     names: Vec<Reference>,
     repositories: Vec<Repository>,
     flights: Mutex<HashMap<(Repository, Digest), Flight>>,
+    /// What the names are, in their order, once it was asked.
+    looked: Mutex<Vec<JoinHandle<Option<Digest>>>>,
+    /// Blobs that were made just now.
+    new: Mutex<HashSet<Digest>>,
     /// Whether the image may be pushed, once it was asked.
     checked: OnceCell<()>,
 }
@@ -62,9 +67,30 @@ impl Pusher {
             names,
             repositories,
             flights: Mutex::default(),
+            looked: Mutex::default(),
+            new: Mutex::default(),
             checked: OnceCell::new(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Takes note of a blob that was made just now: no registry is likely to have it.
+    pub fn note_new(&self, digest: Digest) {
+        lock(&self.inner.new).insert(digest);
+    }
+
+    fn is_new(&self, digest: &Digest) -> bool {
+        lock(&self.inner.new).contains(digest)
+    }
+
+    /// Begins to ask what the names are now, so that the answers are there when [`Pusher::is_there`] wants them.
+    pub fn begin_to_look(&self) {
+        let client = self.inner.services.client.clone();
+        let asked = self.inner.names.clone().into_iter().map(|name| {
+            let client = client.clone();
+            tokio::spawn(async move { client.tagged_digest(&name).await })
+        });
+        lock(&self.inner.looked).extend(asked);
     }
 
     /// Asks every registry whether the image may be pushed: before there is work that could be in vain.
@@ -89,9 +115,12 @@ impl Pusher {
     /// Whether every name is that of the product already. If it cannot be found out, it is not.
     pub async fn is_there(&self, product: &Product) -> bool {
         let (_, _, digest) = product.document();
-        let client = &self.inner.services.client;
-        let asked = self.inner.names.iter().map(|name| client.has_manifest(name, digest));
-        let there = futures_util::future::join_all(asked).await.into_iter().all(|there| there);
+        if lock(&self.inner.looked).is_empty() {
+            self.begin_to_look();
+        }
+        let looked = std::mem::take(&mut *lock(&self.inner.looked));
+        let found = futures_util::future::join_all(looked).await;
+        let there = found.into_iter().all(|found| found.is_ok_and(|found| found == Some(digest)));
         if there {
             for name in &self.inner.names {
                 self.inner.services.report.note(format!("already there: {name}"));
@@ -119,7 +148,9 @@ impl Pusher {
     ) -> Result<(), BuildError> {
         let mut blob = Blob::of(layer);
         let near = |one: &&Repository| one.registry() == repository.registry() && *one != repository;
-        for own in self.inner.repositories.iter().filter(|_| of_image).filter(near) {
+        // To send a small one twice at a time is faster than to wait for it and to mount it.
+        let waits = of_image && !(layer.size <= SMALL_BLOB && self.is_new(&layer.digest));
+        for own in self.inner.repositories.iter().filter(|_| waits).filter(near) {
             // What keeps it from there is said where the image is pushed.
             if self.push_once(own, &blob).await.is_ok() {
                 blob.mount_from.push(own.clone());
@@ -144,6 +175,10 @@ impl Pusher {
     /// If one cannot be pushed.
     pub async fn finish(&self, image: &Image) -> Result<(), BuildError> {
         let config = Blob::small(image.config_digest, image.config.len(), "configuration");
+        // It tells of what was made just now.
+        if image.layers.iter().any(|layer| self.is_new(&layer.digest)) {
+            self.note_new(image.config_digest);
+        }
         let blobs: Vec<Blob> = image.layers.iter().map(Blob::of).chain([config]).collect();
         futures_util::future::try_join_all(blobs.iter().map(|blob| self.push_everywhere(blob))).await?;
         Ok(())
@@ -164,7 +199,7 @@ impl Pusher {
                 .flat_map(|one| product.images.iter().map(move |image| (one, image)))
             {
                 let bytes = Bytes::copy_from_slice(&image.manifest);
-                client.push_manifest(&repository.at(image.digest), media_type::OCI_MANIFEST, bytes).await?;
+                client.push_manifest(&repository.at(image.digest), &image.media_type, bytes).await?;
             }
         }
         let (media_type, bytes, _) = product.document();
@@ -204,6 +239,7 @@ impl Pusher {
             digest: blob.digest,
             size: blob.size,
             source: &source,
+            is_new: self.is_new(&blob.digest),
             mount_from: &blob.mount_from,
             progress,
         };
@@ -305,6 +341,7 @@ fn stored(services: &Services, name: &Reference, descriptor: &Descriptor) -> Res
         config_digest,
         manifest,
         digest,
+        media_type: descriptor.media_type().to_string(),
         layers: parsed.layers().iter().map(layer).collect::<Result<_, _>>()?,
     })
 }

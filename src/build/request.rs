@@ -60,12 +60,26 @@ pub struct BuildRequest {
     pub source_date_epoch: Option<i64>,
     /// How layers are compressed.
     pub compression: Compression,
+    /// Compress layers of base images anew that are compressed in another way.
+    pub force_compression: bool,
+    /// What the documents of the image call each other.
+    pub media_types: MediaTypes,
     /// Refuse to run steps that the kernel does not confine.
     pub require_isolation: bool,
     /// How many stages may be worked on at one time, and how many threads read files and compress layers; at least 1.
     pub parallel: usize,
     /// The user's own umask: for files and directories that the user asked for. The process's is another.
     pub umask: u32,
+}
+
+/// Whose media types an image has. Its bytes are the same but for these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MediaTypes {
+    /// Those of the OCI's image specification.
+    #[default]
+    Oci,
+    /// Those of Docker's image manifest, version 2, schema 2, for what knows no others.
+    Docker,
 }
 
 /// Where results of steps are looked for.

@@ -13,13 +13,17 @@ use super::keeping::undescribed;
 use super::layers::{Layer, Origin};
 use super::request::CachePlace;
 use super::transfer::Selection;
-use crate::cache::{FileList, Place, RegistryCache, Trace, selections, trace_manifest, trace_tag};
+use crate::cache::{
+    FileList, PackedTrace, Place, RegistryCache, Trace, selections, trace_manifest, trace_tag,
+};
 use crate::image::{Digest, Repository};
 use crate::layer::{Entry, LayerReader, Metadata, Node, TreePath};
 use crate::store::StoreError;
 
 /// What the file of a trace is called.
 const NAME: &str = "trace";
+/// The largest trace that is in its manifest too, in bytes. Registries take manifests of 4 MB.
+const LARGEST_WITHIN: u64 = 16 << 10;
 /// What a trace is, for people.
 const WHAT: &str = "what the last build knew";
 
@@ -47,7 +51,12 @@ impl Executor {
     }
 
     async fn learn_trace(self: &Arc<Self>, cache: &RegistryCache) -> Result<bool, BuildError> {
-        let Some(descriptor) = cache.trace(&self.trace_tag()).await? else { return Ok(false) };
+        let Some(PackedTrace { descriptor, blob }) = cache.trace(&self.trace_tag()).await? else {
+            return Ok(false);
+        };
+        if let Some(blob) = blob {
+            return self.take_trace(io::Cursor::new(blob)).await;
+        }
         let Ok(digest) = Digest::try_from(descriptor.digest()) else { return Ok(false) };
         let layer = Layer {
             digest,
@@ -57,6 +66,11 @@ impl Executor {
             origin: Origin::Registry { repository: cache.repository().clone(), what: WHAT.to_owned() },
         };
         let bytes = self.fetcher.open(&layer).await?;
+        self.take_trace(bytes).await
+    }
+
+    /// Learns from the layer of a trace.
+    async fn take_trace(self: &Arc<Self>, bytes: impl io::Read + Send + 'static) -> Result<bool, BuildError> {
         let executor = Arc::clone(self);
         blocking(move || {
             let mut reader = LayerReader::new(bytes)?;
@@ -88,10 +102,17 @@ impl Executor {
     async fn keep_trace_in(self: &Arc<Self>, repository: &Repository) -> Result<(), BuildError> {
         let executor = Arc::clone(self);
         let layer = blocking(move || executor.write_trace()).await?;
-        self.cache_pusher().cache_config(repository).await?;
-        self.cache_pusher().cache_layer(repository, &layer, false).await?;
+        let pusher = self.cache_pusher();
+        pusher.note_new(layer.digest);
+        let layer_there = pusher.cache_layer(repository, &layer, false);
+        futures_util::future::try_join(pusher.cache_config(repository), layer_there).await?;
         let cache = RegistryCache::new(&self.services.client, repository);
-        let manifest = trace_manifest(layer.descriptor()).map_err(|error| undescribed(&error))?;
+        let blob = match layer.size <= LARGEST_WITHIN {
+            true => Some(self.services.store.read(&layer.digest, layer.size)?),
+            false => None,
+        };
+        let manifest =
+            trace_manifest(layer.descriptor(), blob.as_deref()).map_err(|error| undescribed(&error))?;
         Ok(cache.put_trace(&self.trace_tag(), manifest).await?)
     }
 

@@ -6,10 +6,12 @@
 //! image a cache of its own steps (`type=inline`).
 //!
 //! Beside the layers there may be packed indexes of layers, the base's among them ([`crate::layer::pack_index`]): who copies
-//! files onto an image must know what is in it, and need not have it for that.
+//! files onto an image must know what is in it, and need not have it for that. Very small ones stand in the annotation.
 
 use std::collections::HashMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use oci_spec::image::ImageManifestBuilder;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,8 @@ use crate::plan::Key;
 
 /// The annotation of a manifest.
 pub const ANNOTATION: &str = "dev.cofferdam.cache";
+/// The annotation of a trace's manifest.
+const TRACE: &str = "dev.cofferdam.trace";
 /// The version of what stands in it. Another is not read.
 const VERSION: u32 = 1;
 /// The configuration of every entry. Registries want one, and some refuse those of other types.
@@ -26,6 +30,8 @@ pub const CONFIG: &[u8] =
     br#"{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[]}}"#;
 /// The type of the configuration of BuildKit's registry caches.
 const BUILDKIT: &str = "application/vnd.buildkit.cacheconfig.v0";
+/// The largest index that stands in an entry, in bytes. There is one for each layer, and registries take manifests of 4 MB.
+const LARGEST_WITHIN: u64 = 1024;
 /// Longest title that is kept, in characters: some are whole scripts.
 const LONGEST_TITLE: usize = 200;
 
@@ -50,6 +56,32 @@ pub struct PackedIndex {
     pub size: u64,
     /// Media type of the blob.
     pub media_type: String,
+    /// The blob itself in base64, if it is so small that to ask for it would cost more. Then there is none in the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+}
+
+impl PackedIndex {
+    /// The index of a layer, packed as a blob that is in the repository.
+    pub fn new(diff_id: Digest, digest: Digest, size: u64, media_type: &str) -> Self {
+        Self { diff_id, digest, size, media_type: media_type.to_owned(), content: None }
+    }
+
+    /// Whether it is small enough to stand in the entry.
+    pub fn is_small(&self) -> bool {
+        self.size <= LARGEST_WITHIN
+    }
+
+    /// The same with the blob in it.
+    pub fn with_content(self, bytes: &[u8]) -> Self {
+        Self { content: Some(BASE64.encode(bytes)), ..self }
+    }
+
+    /// The blob, if it is here; nothing if what is here is another.
+    pub fn content(&self) -> Option<Vec<u8>> {
+        let bytes = BASE64.decode(self.content.as_ref()?).ok()?;
+        (Digest::of(&bytes) == self.digest).then_some(bytes)
+    }
 }
 
 /// The steps from a base on, the lowest first, and the indexes that are beside their layers.
@@ -131,7 +163,7 @@ impl Chain {
     /// If it cannot be serialised.
     pub fn manifest(&self) -> serde_json::Result<Vec<u8>> {
         let layers = self.steps.iter().map(|step| step.record.descriptor());
-        let indexes = self.indexes.iter().map(|index| {
+        let indexes = self.indexes.iter().filter(|index| index.content.is_none()).map(|index| {
             Descriptor::new(MediaType::from(index.media_type.as_str()), index.size, index.digest)
         });
         let mut layers: Vec<Descriptor> = layers.chain(indexes).collect();
@@ -142,12 +174,35 @@ impl Chain {
     }
 }
 
-/// The manifest of a trace, which is a layer of one file.
+/// The manifest of a trace, which is a layer of one file. If `blob`, the bytes of that layer, are few, they are in it as well: who
+/// reads it then need not ask a second time.
 ///
 /// # Errors
 /// If it cannot be serialised.
-pub fn trace_manifest(layer: Descriptor) -> serde_json::Result<Vec<u8>> {
-    manifest(vec![layer], None)
+pub fn trace_manifest(layer: Descriptor, blob: Option<&[u8]>) -> serde_json::Result<Vec<u8>> {
+    manifest(vec![layer], blob.map(|blob| (TRACE, BASE64.encode(blob))))
+}
+
+/// The layer of a trace.
+#[derive(Debug, Clone)]
+pub struct PackedTrace {
+    /// Its descriptor.
+    pub descriptor: Descriptor,
+    /// Its bytes, if they were in the manifest.
+    pub blob: Option<Vec<u8>>,
+}
+
+impl PackedTrace {
+    /// What a manifest is, if it can be that of a trace.
+    pub fn find(manifest: &[u8]) -> Option<Self> {
+        let Ok(Manifest::Image(manifest)) = Manifest::parse(manifest, None) else { return None };
+        let descriptor = manifest.layers().first()?.clone();
+        let text = manifest.annotations().as_ref().and_then(|all| all.get(TRACE));
+        let blob = text.and_then(|text| BASE64.decode(text).ok()).filter(|blob| {
+            Digest::try_from(descriptor.digest()).is_ok_and(|digest| digest == Digest::of(blob))
+        });
+        Some(Self { descriptor, blob })
+    }
 }
 
 /// A manifest of what a cache keeps.
@@ -190,13 +245,11 @@ mod tests {
 
     fn chain() -> Chain {
         let steps = ["a", "bb", "a"].map(|name| ChainStep { key: key(name), record: record(name) });
-        let index = PackedIndex {
-            diff_id: Digest::of(b"base"),
-            digest: Digest::of(b"index"),
-            size: 5,
-            media_type: media_type::OCI_LAYER_GZIP.to_owned(),
+        let index = |name: &[u8]| {
+            PackedIndex::new(Digest::of(b"base"), Digest::of(name), 5, media_type::OCI_LAYER_GZIP)
         };
-        Chain::new(steps.to_vec(), vec![index])
+        let indexes = vec![index(b"index"), index(b"small").with_content(b"small")];
+        Chain::new(steps.to_vec(), indexes)
     }
 
     #[test]
@@ -204,7 +257,13 @@ mod tests {
         let chain = chain();
         assert!(chain.steps.iter().all(|step| step.record.title.chars().count() <= LONGEST_TITLE));
         let bytes = chain.manifest().unwrap();
-        assert_eq!(Chain::find(&bytes), Found::Chain(chain));
+        let Found::Chain(found) = Chain::find(&bytes) else { panic!() };
+        assert_eq!(found, chain);
+        let contents: Vec<_> = found.indexes.iter().map(PackedIndex::content).collect();
+        assert_eq!(contents, [None, Some(b"small".to_vec())]);
+        // What is in it is in no repository, and is what it is called.
+        let other = chain.indexes[0].clone().with_content(b"other");
+        assert_eq!(other.content(), None);
         let Ok(Manifest::Image(manifest)) = Manifest::parse(&bytes, None) else { panic!() };
         assert_eq!(manifest.layers().len(), 3, "each blob is named once");
     }
@@ -223,6 +282,17 @@ mod tests {
         assert_ne!(later, whole);
         assert_eq!(Chain::find(later.as_bytes()), Found::Other);
         assert_eq!(Chain::find(b"{}"), Found::Other);
+    }
+
+    #[test]
+    fn a_trace_comes_with_its_manifest_or_is_asked_for() {
+        let layer = Descriptor::new(MediaType::from(media_type::OCI_LAYER_GZIP), 5, Digest::of(b"trace"));
+        let find =
+            |blob: Option<&[u8]>| PackedTrace::find(&trace_manifest(layer.clone(), blob).unwrap()).unwrap();
+        assert_eq!(find(Some(b"trace")).blob, Some(b"trace".to_vec()));
+        assert_eq!((find(None).blob, find(None).descriptor), (None, layer.clone()));
+        assert_eq!(find(Some(b"other")).blob, None);
+        assert!(PackedTrace::find(b"{}").is_none());
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod trace;
 
 use std::io::Write as _;
 
-pub use chain::{ANNOTATION, CONFIG, Chain, ChainStep, Found, PackedIndex, trace_manifest};
+pub use chain::{ANNOTATION, CONFIG, Chain, ChainStep, Found, PackedIndex, PackedTrace, trace_manifest};
 pub use explain::{Change, Explanation, FileList, Place, selections};
 pub use record::LayerRecord;
 pub use registry::RegistryCache;

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::chain::{Chain, Found};
-use crate::image::{Descriptor, Manifest, Platform, Reference, Repository, media_type};
+use super::chain::{Chain, Found, PackedTrace};
+use crate::image::{Platform, Reference, Repository, media_type};
 use crate::plan::Key;
 use crate::registry::{Client, RegistryError};
 
@@ -109,17 +109,14 @@ impl RegistryCache {
         }
     }
 
-    /// The one layer of a manifest that is called `tag`.
+    /// The trace that is called `tag`.
     ///
     /// # Errors
     /// Whatever kept the registry from being asked.
-    pub async fn trace(&self, tag: &str) -> Result<Option<Descriptor>, RegistryError> {
+    pub async fn trace(&self, tag: &str) -> Result<Option<PackedTrace>, RegistryError> {
         let Ok(reference) = self.repository.tagged(tag) else { return Ok(None) };
         match self.client.manifest(&reference).await {
-            Ok(manifest) => Ok(match Manifest::parse(&manifest.bytes, None) {
-                Ok(Manifest::Image(manifest)) => manifest.layers().first().cloned(),
-                Ok(Manifest::Index(_)) | Err(_) => None,
-            }),
+            Ok(manifest) => Ok(PackedTrace::find(&manifest.bytes)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }

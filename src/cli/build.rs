@@ -329,7 +329,9 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::build::request::{ContextSource, Destination, DockerfileSource, NamedContext};
+    use crate::build::request::{
+        BuildRequest, ContextSource, Destination, DockerfileSource, MediaTypes, NamedContext,
+    };
     use crate::cli::arguments::{Arguments, Command};
     use crate::image::{Descriptor, MediaType};
     use crate::layer::Compression;
@@ -377,6 +379,8 @@ mod tests {
             no_cache_stages: Vec::new(),
             source_date_epoch: None,
             compression: Compression::default(),
+            force_compression: false,
+            media_types: MediaTypes::default(),
             require_isolation: false,
             parallel: 3,
             umask: 0o027,

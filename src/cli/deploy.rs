@@ -6,24 +6,31 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
+use url::Url;
 
 use super::arguments::{Format, FormatArgs, RegistryArgs};
 use super::cluster::{ClusterArgs, Connection};
+use super::deploy_doctor::{self, DoctorArgs};
 use super::error::CliError;
 use super::manifests::ManifestArgs;
 use super::rollout_wait::{WaitArgs, wait_for};
 use super::session::Session;
 use super::stdout;
-use crate::deploy::DeployError;
 use crate::deploy::apply::{self, Action, ApplyOptions, Done, Force, Target, Validation};
+use crate::deploy::cluster::Cluster;
 use crate::deploy::inventory::{self, Inventory, Member};
 use crate::deploy::object::{Object, ObjectId, Source};
 use crate::deploy::remove::{self, Removal};
+use crate::deploy::rollback::Before;
+use crate::deploy::rollout::Undone;
 use crate::deploy::wait::Awaited;
+use crate::deploy::{DeployError, smoke};
 use crate::settings::{Given, Origin, parse_age};
 
 /// The variable that names a deployment if nobody else does: GitLab's short name of an environment.
 const ENVIRONMENT: &str = "CI_ENVIRONMENT_SLUG";
+/// How long an address is asked.
+const CHECK: Duration = Duration::from_secs(60);
 /// How long what is removed may take to be gone.
 const REMOVAL: Duration = Duration::from_secs(120);
 
@@ -54,7 +61,10 @@ pub struct DeployArgs {
 
 /// What else `deploy` can do.
 #[derive(Debug, Subcommand)]
-enum DeployCommand {}
+enum DeployCommand {
+    /// Show which cluster is asked and as whom, and what a deployment is allowed to do
+    Doctor(Box<DoctorArgs>),
+}
 
 #[derive(Debug, Args)]
 struct DeployOptions {
@@ -84,6 +94,15 @@ struct DeployOptions {
     no_wait: bool,
     #[command(flatten)]
     wait: WaitArgs,
+    /// Go back to what was there if something does not come to life, once it is known why
+    #[arg(long, help_heading = "Waiting", conflicts_with = "no_wait")]
+    rollback_on_failure: bool,
+    /// Ask URL when everything is ready, until it answers with success; may be given several times
+    #[arg(long = "check-url", value_name = "URL", help_heading = "Waiting", conflicts_with = "no_wait")]
+    check_urls: Vec<String>,
+    /// How long --check-url asks [default: 1m]
+    #[arg(long, value_name = "TIME", help_heading = "Waiting")]
+    check_timeout: Option<String>,
     #[command(flatten)]
     registry: RegistryArgs,
     #[command(flatten)]
@@ -173,7 +192,7 @@ impl Row {
 pub(super) async fn run(arguments: DeployArgs, session: &Session) -> Result<(), CliError> {
     match arguments.command {
         None => session.or_cancelled(deploy(arguments.options, session)).await,
-        Some(command) => match command {},
+        Some(DeployCommand::Doctor(arguments)) => deploy_doctor::run(*arguments, session).await,
     }
 }
 
@@ -189,9 +208,13 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
         apply,
         no_wait,
         wait,
+        rollback_on_failure,
+        check_urls,
+        check_timeout,
         registry,
         form,
     } = options;
+    let check = checks(&check_urls, check_timeout.as_ref())?;
     let name = name_of(name, prune, session)?;
     let mut objects = manifests.read(session)?;
     let connection = cluster.connect(session).await?;
@@ -212,6 +235,10 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
         Some(name) => Some(announced(&connection, home, name, &targets).await?),
         None => None,
     };
+    let before = match rollback_on_failure {
+        true => Before::of(cluster, &targets, &tried).await,
+        false => Before::default(),
+    };
     let is_text = matches!(form.format, Format::Text);
     let tell = |done: &Done| {
         if is_text {
@@ -223,16 +250,30 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
         }
     };
     let done = apply::apply_all(cluster, &targets, &tried, &options, tell).await?;
+    // Known before it is waited for: a rollout that fails belongs to the deployment all the same.
+    let gone = match &mut inventory {
+        Some(inventory) => inventory.settle(cluster, &done).await.map_err(DeployError::from)?,
+        None => Vec::new(),
+    };
     if !no_wait {
         let awaited = targets.iter().filter_map(|target| {
             let done = done.iter().find(|done| done.id == target.id)?;
             Some(Awaited::applied(target, done))
         });
-        wait_for(cluster, awaited.collect(), &waiting, &registry.lower(), session).await?;
+        let awaited = awaited.collect();
+        let alive = async {
+            wait_for(cluster, awaited, &waiting, &registry.lower(), session).await?;
+            answering(&check, session).await
+        };
+        if let Err(error) = alive.await {
+            if rollback_on_failure {
+                roll_back(cluster, before, &error, session).await;
+            }
+            return Err(error);
+        }
     }
     let mut pruned = Vec::new();
     if let Some(inventory) = &mut inventory {
-        let gone = inventory.settle(cluster, &done).await.map_err(DeployError::from)?;
         pruned =
             prune_or_say(&connection, inventory, gone, prune, prune_everything, is_text, session).await?;
     }
@@ -243,6 +284,40 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
     }
     session.report.note(summary(&done));
     Ok(())
+}
+
+/// Goes back. Why is said before, for it may take its time; what comes of it is told and changes nothing about the failure.
+async fn roll_back(cluster: &Cluster, before: Before, error: &CliError, session: &Session) {
+    session.report.note(format!("going back, for {error}"));
+    for (id, number, outcome) in before.restore(cluster).await {
+        match outcome {
+            Ok(Undone::Back(..)) => session.report.note(format!("{id} is back at revision {number}")),
+            Ok(Undone::Same(_)) => {}
+            Err(error) => session.report.warn(format!("{id} cannot go back to revision {number}: {error}")),
+        }
+    }
+}
+
+/// Asks every address.
+async fn answering(check: &(Vec<Url>, Duration), session: &Session) -> Result<(), CliError> {
+    let (urls, patience) = check;
+    for url in urls {
+        let answer = smoke::check(url, *patience).await;
+        let failed = |why| DeployError::Smoke { url: url.to_string(), why };
+        session.report.note(format!("{url} answers: {}", answer.map_err(failed)?));
+    }
+    Ok(())
+}
+
+/// Addresses to ask, and for how long.
+fn checks(urls: &[String], patience: Option<&String>) -> Result<(Vec<Url>, Duration), CliError> {
+    let parsed = urls.iter().map(|url| {
+        url.parse().map_err(|_| {
+            CliError::usage(format!("`{url}` is no address"), "an address begins with http:// or https://")
+        })
+    });
+    let patience = time(patience, "--check-timeout")?.unwrap_or(CHECK);
+    Ok((parsed.collect::<Result<_, _>>()?, patience))
 }
 
 /// The deployment's name, if it has one.

@@ -299,6 +299,8 @@ fn of_deploy(error: &DeployError) -> Kind {
             Some(FailureKind::Conflict) => Kind::Conflict,
             Some(FailureKind::Refused) | None => Kind::Apply,
         },
+        DeployError::NotAllowed(_) => Kind::Forbidden,
+        DeployError::Smoke { .. } => Kind::Rollout,
         DeployError::NotGone(_) => Kind::TimedOut,
         DeployError::Refused { .. } => Kind::Apply,
         DeployError::Rollout(_) => Kind::Rollout,

@@ -21,7 +21,7 @@ const MANIFESTS: &str = "Manifests";
 #[derive(Debug, Args)]
 pub struct ManifestArgs {
     /// A manifest: a file, a directory, a pattern, or - for standard input; may be given several times
-    #[arg(short, long = "filename", value_name = "PATH", required = true, value_hint = ValueHint::AnyPath, help_heading = MANIFESTS)]
+    #[arg(short, long = "filename", value_name = "PATH", value_hint = ValueHint::AnyPath, help_heading = MANIFESTS)]
     files: Vec<String>,
     /// Look into directories below directories too
     #[arg(short = 'R', long, help_heading = MANIFESTS)]
@@ -96,6 +96,12 @@ impl ManifestArgs {
     /// # Errors
     /// If a manifest cannot be read or is wrong, or an image has no digest or no place.
     pub fn read(&self, session: &Session) -> Result<Vec<Object>, CliError> {
+        if !self.are_given() {
+            return Err(CliError::usage(
+                "which manifests?",
+                "name them with `--filename`; `-` is standard input",
+            ));
+        }
         if self.variables.is_given() && !self.render {
             let hint = "give `--render` too, which replaces variables";
             return Err(CliError::usage(
@@ -123,6 +129,11 @@ impl ManifestArgs {
             session.report.note(format!("{object}: {path} is {to}"));
         }
         Ok(objects)
+    }
+
+    /// Whether there are any.
+    pub fn are_given(&self) -> bool {
+        !self.files.is_empty()
     }
 
     fn image_options(&self) -> Result<ImageOptions, CliError> {

@@ -26,6 +26,7 @@ mod cluster;
 mod completions;
 mod copy;
 mod deploy;
+mod deploy_doctor;
 mod diff;
 mod doctor;
 mod error;

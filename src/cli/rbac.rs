@@ -54,7 +54,7 @@ struct GenerateArgs {
     /// What Role and binding are called
     #[arg(long, value_name = "NAME", default_value = "cofferdam-deploy")]
     name: String,
-    /// The name that the deployment is kept under: the list of its objects needs rights too
+    /// The name that the deployment is kept under, or * for any: the list of its objects needs rights too
     #[arg(long, value_name = "NAME")]
     deployment: Option<String>,
     /// Allow what is no longer in the manifests to be removed

@@ -56,6 +56,17 @@ pub enum DeployError {
     /// Objects that were removed are not gone in time; with the finalizers that they wait for.
     #[error("{}", left_in_words(.0))]
     NotGone(Vec<(Member, Vec<String>)>),
+    /// Rights that a deployment cannot do without are missing.
+    #[error("not allowed: {}", .0.join("; "))]
+    NotAllowed(Vec<String>),
+    /// An address does not answer.
+    #[error("{url} does not answer as it should: {why}")]
+    Smoke {
+        /// The address.
+        url: String,
+        /// What the last answer was.
+        why: String,
+    },
     /// A run was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -89,6 +100,12 @@ impl DeployError {
             Self::Api(error) => error.hint().into_iter().collect(),
             Self::Rollout(troubles) | Self::TimedOut { troubles, .. } => {
                 once(troubles.iter().flat_map(Trouble::advice).cloned())
+            }
+            Self::NotAllowed(_) => {
+                vec!["`cofferdam rbac generate` prints the least role for these objects".to_owned()]
+            }
+            Self::Smoke { .. } => {
+                vec!["everything was applied, and is ready: look at what leads to it".to_owned()]
             }
             Self::NotGone(_) => {
                 vec!["give it more time with `--timeout`, or see what its finalizers wait for".to_owned()]

@@ -12,8 +12,9 @@
 //! | `cluster` | the way to the API server: kubeconfig, identity, requests and their repetition, discovery |
 //! | `diagnose` | what is wrong with what does not come to life, and what to do about it |
 //! | `status` | whether an object does what was asked of it |
-//! | `rollout` | history, going back, restarting |
+//! | `rollout`, `rollback` | history, going back, restarting; going back when a deployment fails |
 //! | `wait` | waiting until everything does, or until it is known why not |
+//! | `review`, `smoke` | who we are and what we may do; whether an address answers |
 //! | `diff` | what would change, field by field |
 //! | `inventory`, `remove` | what a deployment consists of; removing what it no longer has, or all of it |
 //!
@@ -36,7 +37,10 @@ pub mod pull_secret;
 pub mod rbac;
 pub mod remove;
 pub mod render;
+pub mod review;
+pub mod rollback;
 pub mod rollout;
+pub mod smoke;
 pub mod status;
 pub mod wait;
 

@@ -19,6 +19,9 @@ use super::object::{Gvk, Object};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
+/// The name that stands for every name of a deployment.
+const ANY: &str = "*";
+
 /// Who is to deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
@@ -48,7 +51,8 @@ pub struct RbacOptions {
     pub wait: bool,
     /// Whether what is no longer in the manifests is removed.
     pub prune: bool,
-    /// The name that the deployment is kept under, if it is: the list of its objects is a ConfigMap.
+    /// The name that the deployment is kept under, if it is: the list of its objects is a ConfigMap. `*` is any, as review
+    /// apps have names that nobody knows before.
     pub deployment: Option<String>,
 }
 
@@ -70,11 +74,73 @@ pub fn generate(
     lookup: impl Fn(&Gvk) -> Option<Named>,
     options: &RbacOptions,
 ) -> Result<String, Vec<Fault>> {
-    let mut work = Work { options, scopes: BTreeMap::new(), remarks: BTreeSet::new() };
-    let mut faults = Vec::new();
-    for object in objects {
-        let gvk = object.gvk();
-        match lookup(&gvk) {
+    Ok(Work::of(objects, lookup, options)?.finish())
+}
+
+/// Something that a deployment does.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Need {
+    /// The namespace; nothing for what belongs to the whole cluster.
+    pub namespace: Option<String>,
+    /// The API group; empty for the core group.
+    pub group: String,
+    /// `deployments`, `pods/log`
+    pub resource: String,
+    /// The object, where not all of them are meant.
+    pub name: Option<String>,
+    /// `get`
+    pub verb: String,
+}
+
+/// Everything that deploying `objects` does, each once: what [`generate`] writes as roles. `namespace` is that of objects
+/// which name none.
+///
+/// # Errors
+/// As [`generate`].
+pub fn needs(
+    objects: &[Object],
+    lookup: impl Fn(&Gvk) -> Option<Named>,
+    options: &RbacOptions,
+    namespace: &str,
+) -> Result<Vec<Need>, Vec<Fault>> {
+    let work = Work::of(objects, lookup, options)?;
+    let mut needs = BTreeSet::new();
+    for (scope, rules) in work.scopes {
+        let namespace = match scope {
+            Scope::Cluster => None,
+            Scope::Unnamed => Some(namespace.to_owned()),
+            Scope::Namespace(name) => Some(name),
+        };
+        for (Target { group, resource, names }, verbs) in rules.verbs {
+            for verb in verbs {
+                let need = |name: Option<&String>| Need {
+                    namespace: namespace.clone(),
+                    group: group.clone(),
+                    resource: resource.clone(),
+                    name: name.cloned(),
+                    verb: verb.clone(),
+                };
+                if names.is_empty() {
+                    needs.insert(need(None));
+                }
+                needs.extend(names.iter().map(|name| need(Some(name))));
+            }
+        }
+    }
+    Ok(needs.into_iter().collect())
+}
+
+impl<'a> Work<'a> {
+    fn of(
+        objects: &[Object],
+        lookup: impl Fn(&Gvk) -> Option<Named>,
+        options: &'a RbacOptions,
+    ) -> Result<Self, Vec<Fault>> {
+        let mut work = Work { options, scopes: BTreeMap::new(), remarks: BTreeSet::new() };
+        let mut faults = Vec::new();
+        for object in objects {
+            let gvk = object.gvk();
+            match lookup(&gvk) {
             Some(named) => work.object(object, &gvk, &named),
             None => faults.push(Fault {
                 source: Some(object.source.clone()),
@@ -85,8 +151,9 @@ pub fn generate(
                 ),
             }),
         }
+        }
+        if faults.is_empty() { Ok(work) } else { Err(faults) }
     }
-    if faults.is_empty() { Ok(work.finish()) } else { Err(faults) }
 }
 
 /// A namespace, the namespace that nobody has named, or the cluster.
@@ -131,7 +198,7 @@ impl Work<'_> {
             self.allow(&scope, "", "secrets", Some(object.name()), &["get", "patch"]);
             self.allow(&scope, "", "secrets", None, &["create"]);
             if options.prune {
-                let what = "secrets that are no longer in the manifests cannot be pruned: `delete` is for those that are";
+                let what = "Secrets are named: one that is to be pruned must have been in the manifests when this was generated";
                 self.remarks.insert(what.to_owned());
                 self.allow(&scope, "", "secrets", Some(object.name()), &["delete"]);
             }
@@ -154,7 +221,8 @@ impl Work<'_> {
         }
         if let (Some(deployment), Scope::Namespace(_) | Scope::Unnamed) = (&options.deployment, &scope) {
             let name = format!("cofferdam-{deployment}");
-            self.allow(&scope, "", "configmaps", Some(&name), &["get", "patch", "delete"]);
+            let name = (deployment != ANY).then_some(&*name);
+            self.allow(&scope, "", "configmaps", name, &["get", "patch", "delete"]);
             self.allow(&scope, "", "configmaps", None, &["create"]);
         }
         if kind.group == GROUP {
@@ -302,10 +370,9 @@ impl Rules {
 fn is_waited_for(gvk: &Gvk) -> bool {
     match (gvk.group.as_str(), gvk.kind.as_str()) {
         ("", kind) => matches!(kind, "Pod" | "PersistentVolumeClaim" | "ReplicationController" | "Namespace"),
-        (
-            "apps" | "batch" | "extensions" | "policy" | "apiextensions.k8s.io" | "apiregistration.k8s.io",
-            kind,
-        ) => kind != "CronJob",
+        ("apps" | "batch" | "extensions" | "apiextensions.k8s.io" | "apiregistration.k8s.io", kind) => {
+            kind != "CronJob"
+        }
         _ => built_in(gvk).is_none(),
     }
 }

@@ -20,6 +20,10 @@ use crate::image::Repository;
 /// for the same dead mirror.
 const MIRROR_REST: Duration = Duration::from_secs(60);
 
+/// The largest blob that goes out with the commit, without being asked for if it is new, in bytes: to send it once more costs
+/// less than a question.
+pub const SMALL_BLOB: u64 = 64 << 10;
+
 /// A client of registries. Clones share connections, tokens and what was learnt of each host.
 ///
 /// Its futures need a tokio runtime with I/O and time.
@@ -124,24 +128,33 @@ impl Client {
         self.learn(endpoint, |host| host.unreachable_until = Some(until));
     }
 
-    /// `https` until a host that may be spoken to without TLS has shown that it has none.
+    /// `https`, but of a host whose address says otherwise, or that may be spoken to without TLS and has shown that it has none.
     pub(super) fn scheme(&self, endpoint: &Endpoint) -> &'static str {
-        self.learnt(endpoint).scheme.unwrap_or("https")
+        self.known_scheme(endpoint).unwrap_or("https")
     }
 
     pub(super) fn scheme_is_known(&self, endpoint: &Endpoint) -> bool {
-        self.learnt(endpoint).scheme.is_some()
+        self.known_scheme(endpoint).is_some()
+    }
+
+    fn known_scheme(&self, endpoint: &Endpoint) -> Option<&'static str> {
+        let written = || self.options().host(&endpoint.registry).filter(|host| host.only_plain_http);
+        self.learnt(endpoint).scheme.or_else(|| written().map(|_| "http"))
     }
 
     pub(super) fn note_scheme(&self, endpoint: &Endpoint, scheme: &'static str) {
         self.learn(endpoint, |host| host.scheme = Some(scheme));
     }
 
-    /// How blobs are uploaded to a host: what this build has learnt, what the options say, what is known.
-    pub(super) fn upload_style(&self, endpoint: &Endpoint) -> UploadStyle {
+    /// How a blob of so many bytes is uploaded to a host: as this build has learnt, as the options say, all at once if it is
+    /// small, or as is known of the host.
+    pub(super) fn upload_style(&self, endpoint: &Endpoint, size: u64) -> UploadStyle {
         let configured = || self.options().host(&endpoint.registry).and_then(|host| host.upload);
         let learnt = self.learnt(endpoint).style;
-        learnt.or_else(configured).unwrap_or_else(|| Quirks::of(&endpoint.registry).style)
+        learnt.or_else(configured).unwrap_or_else(|| match size <= SMALL_BLOB {
+            true => UploadStyle::Monolithic,
+            false => Quirks::of(&endpoint.registry).style,
+        })
     }
 
     pub(super) fn note_upload_style(&self, endpoint: &Endpoint, style: UploadStyle) {

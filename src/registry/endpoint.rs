@@ -4,7 +4,7 @@ use reqwest::Url;
 
 use super::credential::normal_key;
 use super::error::{ErrorKind, RegistryError};
-use super::options::{ClientOptions, HostOptions, MirrorRule};
+use super::options::{ClientOptions, MirrorRule};
 use crate::image::Repository;
 
 /// Docker Hub's API does not live under Docker Hub's name.
@@ -83,8 +83,8 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 pub(crate) struct Mirrors(Vec<MirrorRule>);
 
 impl Mirrors {
-    /// Takes the rules out of `options`. A mirror written as `http://…` makes its host one that may be spoken
-    /// to without TLS.
+    /// Takes the rules out of `options`. A mirror written as `http://…` makes its host one that is spoken to without
+    /// TLS.
     pub(crate) fn take(options: &mut ClientOptions) -> Result<Self, RegistryError> {
         let mut rules = Vec::new();
         for rule in std::mem::take(&mut options.mirrors) {
@@ -99,13 +99,11 @@ impl Mirrors {
                 }
                 if is_plain {
                     let known = options.hosts.iter_mut().find(|(key, _)| normal_key(key) == host);
-                    match known {
-                        Some((_, own)) => own.plain_http = true,
-                        None => {
-                            let own = HostOptions { plain_http: true, ..HostOptions::default() };
-                            options.hosts.insert(host.to_owned(), own);
-                        }
-                    }
+                    let own = match known {
+                        Some((_, own)) => own,
+                        None => options.hosts.entry(host.to_owned()).or_default(),
+                    };
+                    (own.plain_http, own.only_plain_http) = (true, true);
                 }
                 mirrors.push(mirror);
             }
@@ -207,7 +205,8 @@ mod tests {
         };
         let mut options = ClientOptions { mirrors: vec![rule], ..ClientOptions::default() };
         Mirrors::take(&mut options).unwrap();
-        assert!(options.host("mirror.svc:5000").unwrap().plain_http);
+        let host = options.host("mirror.svc:5000").unwrap();
+        assert!(host.plain_http && host.only_plain_http);
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl HttpTransport {
                 pulse = Some(watched.clone());
                 builder
                     .header(CONTENT_LENGTH, length)
-                    .body(reqwest::Body::wrap_stream(watch(stream, watched)))
+                    .body(reqwest::Body::wrap_stream(watch(stream, length, watched)))
             }
         };
         let answer = self.wait(builder.send(), pulse.as_deref(), request.patience).await?;
@@ -170,20 +170,18 @@ impl Pulse {
     }
 }
 
+/// A body of so many bytes, seen by `pulse`. Who sends it knows its length and does not ask for more behind the last of them.
 fn watch(
     stream: BoxStream<'static, io::Result<bytes::Bytes>>,
+    length: u64,
     pulse: Arc<Pulse>,
 ) -> impl stream::Stream<Item = io::Result<bytes::Bytes>> + Send + 'static {
-    let end = pulse.clone();
-    let end = stream::poll_fn(move |_| {
-        end.finished.store(true, Ordering::Relaxed);
-        end.beats.fetch_add(1, Ordering::Relaxed);
-        std::task::Poll::Ready(None)
-    });
-    let counted = stream.inspect(move |_| {
+    let mut left = length;
+    stream.inspect(move |piece| {
+        left = left.saturating_sub(piece.as_ref().map_or(0, |piece| piece.len() as u64));
+        pulse.finished.fetch_or(left == 0, Ordering::Relaxed);
         pulse.beats.fetch_add(1, Ordering::Relaxed);
-    });
-    counted.chain(end)
+    })
 }
 
 /// The body of an answer, each piece of which must arrive within `idle`.

@@ -58,7 +58,7 @@ pub mod transport;
 mod upload;
 mod web;
 
-pub use self::client::Client;
+pub use self::client::{Client, SMALL_BLOB};
 pub use self::clock::{Clock, SystemClock};
 pub use self::credential::{
     Credential, CredentialError, Finding, Keychain, Login, StoredAt, password_from_input,

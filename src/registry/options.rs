@@ -84,6 +84,8 @@ impl ClientOptions {
 pub struct HostOptions {
     /// The host may be spoken to without TLS. HTTPS is tried first.
     pub plain_http: bool,
+    /// The host is to be spoken to without TLS: its address was written with `http://`.
+    pub only_plain_http: bool,
     /// The host's certificate is not checked.
     pub untrusted_certificate: bool,
     /// Root certificates for this host, PEM, beside the system's.
@@ -120,7 +122,7 @@ pub struct MirrorRule {
     /// What is mirrored: `docker.io`, or `docker.io/library`. The longest that fits counts.
     pub prefix: String,
     /// What stands in the prefix's place, in the order of trial: `mirror.example`, `mirror.example/hub`, or
-    /// with `http://` before it if the mirror may be spoken to without TLS.
+    /// with `http://` before it if the mirror is spoken to without TLS.
     pub mirrors: Vec<String>,
     /// Whether the registry itself is asked when no mirror has what is wanted.
     pub fall_back: bool,

@@ -1,13 +1,13 @@
 //! Pushing: blobs that are not there yet, manifests, and the question whether one may.
 //!
-//! A blob is looked up, then mounted from a repository that has it, then uploaded. Every attempt starts from the
-//! look-up, because a registry that failed to answer a commit may well have done it.
+//! A blob is looked up, unless it is small and was made just now, then mounted from a repository that has it, then uploaded. Every
+//! attempt but the first starts from the look-up, because a registry that failed to answer a commit may well have done it.
 
 use bytes::Bytes;
 use reqwest::header::RANGE;
 use reqwest::{Method, StatusCode, Url};
 
-use super::client::{Client, Retries};
+use super::client::{Client, Retries, SMALL_BLOB};
 use super::endpoint::Endpoint;
 use super::error::{ErrorKind, RegistryError};
 use super::exchange::{Answer, Call, Payload, Target};
@@ -32,6 +32,8 @@ pub struct BlobUpload<'a> {
     pub size: u64,
     /// Its bytes.
     pub source: &'a dyn BlobSource,
+    /// Whether it was made just now, so that nobody is likely to have it.
+    pub is_new: bool,
     /// Repositories that may have it. Those that are on other registries, with all their mirrors, are passed over.
     pub mount_from: &'a [Repository],
     /// Who is told how far it is.
@@ -130,7 +132,7 @@ impl Client {
         found
     }
 
-    /// Checks that one may push to `repository`, by starting an upload and giving it up. Nothing stays behind.
+    /// Checks that one may push to `repository`, by starting an upload and giving it up, which is not waited for.
     ///
     /// # Errors
     /// What a push would fail with.
@@ -147,7 +149,7 @@ impl Client {
         // Registries that cannot give an upload up forget it by themselves.
         if let Ok(location) = answer.location(self, &call) {
             answer.response.finish().await;
-            self.cancel(&operation, &endpoint, &location).await;
+            self.cancel(&endpoint, &location);
         }
         Ok(())
     }
@@ -208,22 +210,28 @@ impl Client {
 
     /// Whether a tag names a manifest at the registry itself, no mirror asked. If that cannot be found out, it does not.
     pub async fn has_manifest(&self, reference: &Reference, digest: Digest) -> bool {
-        let operation = format!("look up manifest `{reference}`");
-        let Some(tag) = reference.tag() else { return false };
-        let Ok(tagged) = reference.repository().tagged(tag) else { return false };
-        let endpoint = Endpoint::origin(reference.repository());
-        let head = self.head_from(&operation, &endpoint, &tagged).await;
-        head.is_ok_and(|head| head.digest == digest)
+        self.tagged_digest(reference).await == Some(digest)
     }
 
-    /// Gives an upload up, as well as the registry can.
-    pub(super) async fn cancel(&self, operation: &str, endpoint: &Endpoint, location: &Url) {
-        let scopes = Scopes::push(&endpoint.path);
-        let call = Call::new(self, operation, endpoint, Method::DELETE, Target::Url(location), scopes);
-        // Nothing depends on it.
-        if let Ok(answer) = self.exchange(&call).await {
-            answer.response.finish().await;
-        }
+    /// What a tag names at the registry itself, no mirror asked. If that cannot be found out, it is nothing.
+    pub async fn tagged_digest(&self, reference: &Reference) -> Option<Digest> {
+        let operation = format!("look up manifest `{reference}`");
+        let tagged = reference.repository().tagged(reference.tag()?).ok()?;
+        let endpoint = Endpoint::origin(reference.repository());
+        Some(self.head_from(&operation, &endpoint, &tagged).await.ok()?.digest)
+    }
+
+    /// Begins to give an upload up, as well as the registry can. Nothing depends on it, so nobody waits for it.
+    pub(super) fn cancel(&self, endpoint: &Endpoint, location: &Url) {
+        let (client, endpoint, location) = (self.clone(), endpoint.clone(), location.clone());
+        tokio::spawn(async move {
+            let scopes = Scopes::push(&endpoint.path);
+            let target = Target::Url(&location);
+            let call = Call::new(&client, "give an upload up", &endpoint, Method::DELETE, target, scopes);
+            if let Ok(answer) = client.exchange(&call).await {
+                answer.response.finish().await;
+            }
+        });
     }
 
     /// The error of a push, made plainer where the registry only hung up: ECR drops the connection when there is
@@ -272,14 +280,9 @@ struct BlobPush<'a> {
 impl BlobPush<'_> {
     async fn attempt(&mut self, retries: &mut Retries<'_>) -> Result<BlobOutcome, RegistryError> {
         let client = self.client;
-        let scopes = Scopes::push(&self.endpoint.path);
-        match client.blob_is_there(self.operation, self.endpoint, self.blob.digest, scopes).await {
-            Ok(true) if self.sent => return Ok(BlobOutcome::Uploaded),
-            Ok(true) => return Ok(BlobOutcome::AlreadyThere),
-            Ok(false) => {}
-            // Some credentials may write and not read: the upload will show.
-            Err(error) if is_refusal(&error) => tracing::debug!("{error}"),
-            Err(error) => return Err(error),
+        // What nobody can have is not asked for; but after a try that failed it may be there after all.
+        if (self.sent || !self.is_unheard_of()) && self.is_there().await? {
+            return Ok(if self.sent { BlobOutcome::Uploaded } else { BlobOutcome::AlreadyThere });
         }
         let session = match self.mount().await? {
             Ok(from) => return Ok(BlobOutcome::Mounted(from)),
@@ -291,6 +294,23 @@ impl BlobPush<'_> {
         Ok(BlobOutcome::Uploaded)
     }
 
+    /// Whether asking for the blob is hardly worth it: it is new, and small or in the repository that it is mounted from.
+    fn is_unheard_of(&self) -> bool {
+        self.blob.is_new && (self.blob.size <= SMALL_BLOB || !self.mounts.is_empty())
+    }
+
+    async fn is_there(&self) -> Result<bool, RegistryError> {
+        let scopes = Scopes::push(&self.endpoint.path);
+        match self.client.blob_is_there(self.operation, self.endpoint, self.blob.digest, scopes).await {
+            // Some credentials may write and not read: the upload will show.
+            Err(error) if is_refusal(&error) => {
+                tracing::debug!("{error}");
+                Ok(false)
+            }
+            answer => answer,
+        }
+    }
+
     /// Tries to mount the blob. Where that fails the registry may have opened an upload instead.
     async fn mount(&mut self) -> Result<Result<Repository, Option<Session>>, RegistryError> {
         while !self.mounts.is_empty() {
@@ -300,7 +320,7 @@ impl BlobPush<'_> {
                 Opened::Mounted => return Ok(Ok(from)),
                 Opened::Session(session) if self.mounts.is_empty() => return Ok(Err(Some(session))),
                 Opened::Session(session) => {
-                    self.client.cancel(self.operation, self.endpoint, session.location()).await;
+                    self.client.cancel(self.endpoint, session.location());
                 }
                 Opened::Refused(error) => tracing::debug!("{error}"),
             }

@@ -1,7 +1,7 @@
 //! One upload session: from the address the registry gave to the commit.
 //!
-//! The bytes go out as one streamed PATCH without `Content-Range`, or all in the PUT, or in chunks; which of
-//! them a host takes is known, configured or learnt from its refusals, and remembered for the next blob. A
+//! The bytes go out as one streamed PATCH without `Content-Range`, or all in the PUT, as those of small blobs do, or in chunks;
+//! which of them a host takes is known, configured or learnt from its refusals, and remembered for the next blob. A
 //! broken PATCH goes on where the registry proves that it has the bytes so far; otherwise the whole attempt
 //! begins anew.
 
@@ -79,7 +79,7 @@ impl Session {
         let mut session = self;
         let mut tried = 1;
         loop {
-            let style = client.upload_style(endpoint);
+            let style = client.upload_style(endpoint, blob.size);
             let upload = Upload { client, operation, endpoint, blob };
             let error = match upload.run(&mut session, style, retries).await {
                 Ok(()) => return Ok(()),
@@ -90,7 +90,7 @@ impl Session {
                 Some(other) => {
                     tracing::debug!(?style, ?other, "{error}");
                     client.note_upload_style(endpoint, other);
-                    client.cancel(operation, endpoint, &session.location).await;
+                    client.cancel(endpoint, &session.location);
                     session = Self::open(client, operation, endpoint).await?;
                     tried += 1;
                 }

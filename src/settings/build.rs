@@ -12,7 +12,9 @@ use super::surroundings::Surroundings;
 use super::values::{age, compression, first, first_switch, pair, parallel, set};
 use super::{annotations, caches, contexts, secrets, variables};
 use crate::build::inspect::CHECK_ARGUMENT;
-use crate::build::request::{Annotation, BuildRequest, DockerfileSource, Output};
+use crate::build::request::{
+    Annotation, AnnotationPlace, BuildRequest, DockerfileSource, MediaTypes, Output,
+};
 use crate::dockerfile::CheckOptions;
 use crate::image::{Platform, Reference};
 use crate::layer::Compression;
@@ -69,6 +71,8 @@ pub(super) fn resolve(
     one_platform_for(&outputs, &platforms)?;
     let annotations = annotations::annotations(&flags.annotations)?;
     index_for(&annotations, &platforms)?;
+    let media_types = wanted.media_types.unwrap_or_default();
+    annotations_for(&annotations, media_types)?;
     let typed = (!flags.no_cache_filter.is_empty()).then(|| flags.no_cache_filter.join(","));
     let no_cache_stages = first(
         [
@@ -121,7 +125,9 @@ pub(super) fn resolve(
         explain: flags.explain,
         no_cache_stages,
         source_date_epoch,
-        compression: wanted.or(asked.map(|given| given.value)).unwrap_or_default(),
+        compression: wanted.compression.or(asked.map(|given| given.value)).unwrap_or_default(),
+        force_compression: wanted.force_compression,
+        media_types,
         require_isolation: first_switch(
             (flags.require_isolation, "--require-isolation"),
             variable(variables::REQUIRE_ISOLATION),
@@ -187,9 +193,17 @@ fn dockerfile(flags: &BuildFlags) -> DockerfileSource {
     }
 }
 
-type NamesAndOutputs = (Vec<Reference>, Vec<Output>, Option<Compression>);
+/// What outputs want of the image, which is made once for all of them.
+#[derive(Default)]
+struct Wanted {
+    compression: Option<Compression>,
+    force_compression: bool,
+    media_types: Option<MediaTypes>,
+}
 
-/// The names of the image, where it goes, and how outputs want its layers to be compressed.
+type NamesAndOutputs = (Vec<Reference>, Vec<Output>, Wanted);
+
+/// The names of the image, where it goes, and what outputs want of it.
 fn names_and_outputs(
     flags: &BuildFlags,
     surroundings: &Surroundings,
@@ -230,16 +244,39 @@ fn names_and_outputs(
         let hint = "redirect standard output, or give `dest=FILE`";
         return Err(conflict("an archive is not written to a terminal", hint));
     }
-    let mut wanted: Option<Compression> = None;
-    for compression in typed.iter().filter_map(|output| output.compression) {
-        if wanted.is_some_and(|wanted| wanted != compression) {
-            let problem =
-                "two outputs want layers to be compressed in different ways, and they are made once";
-            return Err(conflict(problem, "build twice; nothing is executed the second time"));
-        }
-        wanted = Some(compression);
-    }
+    let wanted = Wanted {
+        compression: agreed(
+            typed.iter().filter_map(|output| output.compression),
+            "two outputs want layers to be compressed in different ways, and they are made once",
+        )?,
+        force_compression: typed.iter().any(|output| output.force_compression),
+        media_types: agreed(
+            typed.iter().filter_map(|output| output.media_types),
+            "two outputs want different media types, and the image is made once",
+        )?,
+    };
     Ok((tags, outputs, wanted))
+}
+
+/// What all of them want, if one of them wants something.
+fn agreed<T: PartialEq>(mut all: impl Iterator<Item = T>, problem: &str) -> Result<Option<T>, SettingsError> {
+    let first = all.next();
+    match all.all(|other| first.as_ref() == Some(&other)) {
+        true => Ok(first),
+        false => Err(conflict(problem, "build twice; nothing is executed the second time")),
+    }
+}
+
+/// Docker's media types have no annotations but those of a manifest, where BuildKit puts them all the same.
+fn annotations_for(annotations: &[Annotation], types: MediaTypes) -> Result<(), SettingsError> {
+    let elsewhere = |one: &&Annotation| one.place != AnnotationPlace::Manifest;
+    match annotations.iter().find(elsewhere).filter(|_| types == MediaTypes::Docker) {
+        None => Ok(()),
+        Some(one) => Err(conflict(
+            format!("the annotation `{}` has no place beside Docker's media types", one.name),
+            "leave `oci-mediatypes=false` out, or annotate the manifest",
+        )),
+    }
 }
 
 type ArgumentsAndEpoch = (Vec<(String, String)>, Option<i64>);

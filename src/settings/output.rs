@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use super::error::Problem;
 use super::fields::fields;
 use super::values::{compression_of, switch};
-use crate::build::request::{Destination, Output};
+use crate::build::request::{Destination, MediaTypes, Output};
 use crate::image::Reference;
 use crate::layer::Compression;
 
 /// The kinds of output.
 const TYPES: [&str; 6] = ["registry", "image", "oci", "docker", "local", "tar"];
 /// The keys that are understood, and the types that know them.
-const KEYS: [(&str, &[&str]); 7] = [
+const KEYS: [(&str, &[&str]); 9] = [
     ("type", &TYPES),
     ("dest", &["oci", "docker", "local", "tar"]),
     ("name", &["registry", "image", "oci", "docker"]),
@@ -20,10 +20,12 @@ const KEYS: [(&str, &[&str]); 7] = [
     ("tar", &["oci"]),
     ("compression", &["registry", "image", "oci", "docker"]),
     ("compression-level", &["registry", "image", "oci", "docker"]),
+    ("force-compression", &["registry", "image", "oci", "docker"]),
+    ("oci-mediatypes", &["registry", "image", "oci", "docker"]),
 ];
-/// Keys of `docker` whose default is what is done here.
-const FIXED: [(&str, bool); 4] =
-    [("oci-mediatypes", true), ("force-compression", false), ("push-by-digest", false), ("unpack", false)];
+/// Keys of `docker` with the one value that is what is done here. Times of files in layers are never later than
+/// `SOURCE_DATE_EPOCH`, and those of the base are its own, which is what `rewrite-timestamp` asks for.
+const FIXED: [(&str, bool); 3] = [("rewrite-timestamp", true), ("push-by-digest", false), ("unpack", false)];
 
 /// An output as typed, before it is known which names the image has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,10 @@ pub(super) struct Typed {
     names: Vec<Reference>,
     /// How it wants layers to be compressed, if it says so.
     pub compression: Option<Compression>,
+    /// Whether layers of the base are to be compressed in the same way.
+    pub force_compression: bool,
+    /// Whose media types it wants, if it says so.
+    pub media_types: Option<MediaTypes>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +54,11 @@ enum Kind {
 impl Typed {
     /// What `--push` means.
     pub fn push() -> Self {
-        Self { kind: Kind::Registry, names: Vec::new(), compression: None }
+        Self::plain(Kind::Registry)
+    }
+
+    fn plain(kind: Kind) -> Self {
+        Self { kind, names: Vec::new(), compression: None, force_compression: false, media_types: None }
     }
 
     /// The names it brings.
@@ -85,7 +95,7 @@ pub(super) fn parse(text: &str) -> Result<Typed, Problem> {
             "-" => Kind::Tar(Destination::Stdout),
             path => Kind::Local(path.into()),
         };
-        return Ok(Typed { kind, names: Vec::new(), compression: None });
+        return Ok(Typed::plain(kind));
     }
     let mut pairs = Pairs::read(text, &found)?;
     let kind = pairs.take("type").ok_or_else(|| {
@@ -97,9 +107,12 @@ pub(super) fn parse(text: &str) -> Result<Typed, Problem> {
     }
     pairs.check(&kind)?;
     let compression = compression(&mut pairs)?;
+    let mut on = |key: &str| pairs.take(key).map(|value| switch(&value)).transpose();
+    let force_compression = on("force-compression")?.unwrap_or(false);
+    let media_types = on("oci-mediatypes")?.map(|oci| if oci { MediaTypes::Oci } else { MediaTypes::Docker });
     let names = names(&mut pairs)?;
     let kind = kind_of(&kind, &mut pairs)?;
-    Ok(Typed { kind, names, compression })
+    Ok(Typed { kind, names, compression, force_compression, media_types })
 }
 
 /// `key=value` fields that are taken one by one.
@@ -254,7 +267,7 @@ mod tests {
     #[case("type=registry", Output::Registry { names: names(&["app:latest"]) })]
     #[case("type=image,push=true", Output::Registry { names: names(&["app:latest"]) })]
     #[case("type=image,\"name=a.b/c:1,a.b/c\",push=true", Output::Registry { names: names(&["a.b/c:1", "a.b/c:latest"]) })]
-    #[case("type=registry,oci-mediatypes=true,unpack=false", Output::Registry { names: names(&["app:latest"]) })]
+    #[case("type=registry,rewrite-timestamp=true,unpack=false", Output::Registry { names: names(&["app:latest"]) })]
     fn reads(#[case] text: &str, #[case] expected: Output) {
         assert_eq!(resolved(text, &["app"]).unwrap().unwrap(), expected);
     }
@@ -269,8 +282,23 @@ mod tests {
     #[case("type=oci,dest=x,compression-level=9", Some(Compression::Gzip(9)))]
     #[case("type=oci,dest=x,compression=uncompressed", Some(Compression::None))]
     #[case("type=oci,dest=x", None)]
+    #[case("type=oci,dest=x,force-compression=true", None)]
     fn compressions(#[case] text: &str, #[case] expected: Option<Compression>) {
         assert_eq!(parse(text).unwrap().compression, expected);
+    }
+
+    #[test]
+    fn media_types_and_forced_compression() {
+        let of = |text: &str| {
+            let typed = parse(text).unwrap();
+            (typed.media_types, typed.force_compression)
+        };
+        assert_eq!(of("type=oci,dest=x,oci-mediatypes=false"), (Some(MediaTypes::Docker), false));
+        assert_eq!(
+            of("type=registry,oci-mediatypes=1,force-compression=true"),
+            (Some(MediaTypes::Oci), true)
+        );
+        assert_eq!(of("type=image"), (None, false));
     }
 
     #[rstest]
@@ -285,7 +313,7 @@ mod tests {
     )]
     #[case(
         "type=oci,dst=x",
-        "`dst` is no key of `type=oci`: there are `type`, `dest`, `name`, `tar`, `compression` and `compression-level`; did you mean `dest`?"
+        "`dst` is no key of `type=oci`: there are `type`, `dest`, `name`, `tar`, `compression`, `compression-level`, `force-compression` and `oci-mediatypes`; did you mean `dest`?"
     )]
     #[case(
         "type=local,dest=x,name=a",
@@ -304,6 +332,11 @@ mod tests {
         "`type=registry,push=false` pushes, and says `push=false`; give `type=image`"
     )]
     #[case("type=registry,push=maybe", "`maybe` is neither `true` nor `false`")]
+    #[case("type=registry,rewrite-timestamp=false", "`rewrite-timestamp=false` is not supported")]
+    #[case(
+        "type=tar,dest=x,oci-mediatypes=false",
+        "`oci-mediatypes` does not belong to `type=tar`, only to `registry`, `image`, `oci` and `docker`"
+    )]
     #[case("type=registry,push-by-digest=true", "`push-by-digest=true` is not supported")]
     #[case("type=oci,type=tar", "`type=oci,type=tar` has `type` twice")]
     #[case("type=oci,x", "`x` is not `KEY=VALUE`")]

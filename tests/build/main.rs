@@ -17,6 +17,7 @@ mod kept;
 mod kills;
 mod mistakes;
 mod mounts;
+mod outputs;
 mod platforms;
 mod pod;
 mod remote;

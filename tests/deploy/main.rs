@@ -1,8 +1,12 @@
 //! Deployments, in a real Kubernetes with a real node.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
+mod apply;
 mod causes;
 mod differential;
 mod rollouts;

@@ -32,6 +32,7 @@ async fn upload_from(
         digest: Digest::of(blob),
         size: blob.len() as u64,
         source: &source,
+        is_new: false,
         mount_from,
         progress: None,
     };
@@ -198,7 +199,7 @@ async fn a_location_on_another_host_is_used_without_authorization() {
     let (client, _) = user_at(&registry.host());
     upload(&client, &registry.host(), "a", b"blob").await.unwrap();
     let seen = seen.lock().unwrap();
-    assert_eq!(seen.len(), 2);
+    assert_eq!(seen.len(), 1);
     assert!(seen.iter().all(|head| head.header("authorization").is_none()));
 }
 
@@ -325,6 +326,12 @@ async fn whether_one_may_push_is_found_out_without_leaving_anything() {
     let a = repository(&registry.host(), "a");
     let (client, _) = user_at(&registry.host());
     client.check_push(&a).await.unwrap();
+    // It is given up while other things go on.
+    for _ in 0..500 {
+        if registry.open_uploads() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
     assert_eq!(registry.open_uploads(), 0);
     let (nobody, _) = anonymous();
     let error = nobody.check_push(&a).await.unwrap_err();

@@ -136,6 +136,7 @@ async fn a_blob_is_mounted_from_its_repository() {
         digest: Digest::of(&source),
         size: 100_000,
         source: &source,
+        is_new: false,
         mount_from: &from,
         progress: None,
     };
@@ -152,7 +153,14 @@ async fn a_file_is_pushed_and_a_rest_is_pulled() {
     let source = FileSource(directory.path().join("layer"));
     std::fs::write(&source.0, &content).unwrap();
     let digest = Digest::of(&content);
-    let blob = BlobUpload { digest, size: 2_000_000, source: &source, mount_from: &[], progress: None };
+    let blob = BlobUpload {
+        digest,
+        size: 2_000_000,
+        source: &source,
+        is_new: false,
+        mount_from: &[],
+        progress: None,
+    };
     let a = repository(registry.address(), "a");
     client.push_blob(&a, &blob).await.unwrap();
     let mut hash = cofferdam::image::Sha256::new();
@@ -363,6 +371,7 @@ async fn a_real_token_server_gives_no_more_than_it_may(#[case] options: Registry
         digest: Digest::of(&source),
         size: 1000,
         source: &source,
+        is_new: false,
         mount_from: &from,
         progress: None,
     };

@@ -34,6 +34,7 @@ async fn progress_is_told_to_the_last_byte() {
         digest: Digest::of(&source),
         size: 1_000_000,
         source: &source,
+        is_new: false,
         mount_from: &[],
         progress: Some(Arc::new(move |sent| record.lock().unwrap().push(sent))),
     };
@@ -219,6 +220,7 @@ async fn a_broken_upload_goes_on_where_the_registry_proves_it() {
         digest: Digest::of(&source),
         size: 3_000_000,
         source: &counting,
+        is_new: false,
         mount_from: &[],
         progress: None,
     };
@@ -372,6 +374,7 @@ async fn a_source_that_fails_is_a_local_error_and_not_tried_again() {
         digest: Digest::of(b"?"),
         size: 3_000_000,
         source: &Broken,
+        is_new: false,
         mount_from: &[],
         progress: None,
     };
@@ -388,8 +391,14 @@ async fn a_source_of_another_length_is_a_local_error(#[case] size: u64) {
     let registry = FakeRegistry::open();
     let (client, _) = anonymous();
     let source = Bytes::from(bytes(2_000_000));
-    let blob =
-        BlobUpload { digest: Digest::of(&source), size, source: &source, mount_from: &[], progress: None };
+    let blob = BlobUpload {
+        digest: Digest::of(&source),
+        size,
+        source: &source,
+        is_new: false,
+        mount_from: &[],
+        progress: None,
+    };
     let error = client.push_blob(&repository(&registry.host(), "a"), &blob).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Local, "{error}");
 }
@@ -404,6 +413,7 @@ async fn wrong_bytes_are_blamed_on_who_sent_them() {
         digest: Digest::of(b"other"),
         size: 1000,
         source: &source,
+        is_new: false,
         mount_from: &[],
         progress: None,
     };
@@ -414,10 +424,37 @@ async fn wrong_bytes_are_blamed_on_who_sent_them() {
         error.to_string().contains(&format!("what was to be sent is {}", Digest::of(&source))),
         "{error}"
     );
-    assert_eq!(registry.count("PATCH", "/"), 1, "it is not sent again");
+    assert_eq!(registry.count("PUT", "/"), 1, "it is not sent again");
 
     let digest = Digest::of(&source);
     registry.fail("PUT", "/uploads/", 1, Answer::error(400, "DIGEST_INVALID", "no"));
     let blob = BlobUpload { digest, ..blob };
     client.push_blob(&a, &blob).await.unwrap();
+}
+
+/// Source: OCI distribution specification 1.1, "POST then PUT".
+#[tokio::test]
+async fn a_small_blob_that_was_made_just_now_is_two_requests() {
+    let registry = FakeRegistry::open();
+    let (client, _) = anonymous();
+    let a = repository(&registry.host(), "a");
+    let push = async |content: Bytes| {
+        let digest = Digest::of(&content);
+        let (size, source) = (content.len() as u64, content);
+        let blob =
+            BlobUpload { digest, size, source: &source, is_new: true, mount_from: &[], progress: None };
+        let before = registry.log().len();
+        assert_eq!(client.push_blob(&a, &blob).await.unwrap(), BlobOutcome::Uploaded);
+        let methods = registry.log().split_off(before);
+        methods.iter().map(|one| one.head.method.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(push(Bytes::from(bytes(64 << 10))).await, ["POST", "PUT"]);
+    assert_eq!(push(Bytes::from(bytes((64 << 10) + 1))).await, ["HEAD", "POST", "PATCH", "PUT"]);
+    // A failed commit may have been one: then it is looked up.
+    registry.fail("PUT", "/uploads/", 1, Answer::new(503));
+    assert_eq!(push(Bytes::from_static(b"other")).await, ["POST", "PUT", "HEAD", "POST", "PUT"]);
+    // A registry that takes no bytes with the commit is sent none again.
+    registry.fail("PUT", "/uploads/", 1, Answer::new(405));
+    push(Bytes::from_static(b"third")).await;
+    assert_eq!(push(Bytes::from_static(b"fourth")).await, ["POST", "PATCH", "PUT"]);
 }

@@ -356,6 +356,7 @@ impl<'a> Run<'a> {
                 digest: blob.digest,
                 size: blob.size,
                 source,
+                is_new: false,
                 mount_from,
                 progress: Some(transfer.teller()),
             };

@@ -62,7 +62,7 @@ fn all_faults_are_told_with_their_places() {
     standard input:22: the Job has `generateName`, and what is applied needs a name of its own
     standard input:24: this is no YAML: unclosed bracket '['
     standard input:25: a line that begins with `---` parts documents, and has nothing else
-    standard input:28: `items` is a number, not a list
+    standard input:29: `items` is a number, not a list
     standard input:32: this is no YAML: did not find expected <document start>
     ");
 }

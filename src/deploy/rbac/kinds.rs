@@ -82,7 +82,7 @@ pub fn defined_by(objects: &[Object], gvk: &Gvk) -> Option<Named> {
             let spec = object.fields.get("spec")?;
             let text = |path: &str| spec.pointer(path).and_then(Value::as_str);
             let fits = text("/group") == Some(&gvk.group) && text("/names/kind") == Some(&gvk.kind);
-            fits.then(|| ())?;
+            fits.then_some(())?;
             Some(Named {
                 plural: text("/names/plural")?.to_owned(),
                 namespaced: text("/scope") == Some("Namespaced"),

@@ -1,0 +1,197 @@
+//! `cofferdam deploy doctor`
+
+use clap::Args;
+use serde::Serialize;
+
+use super::arguments::{Format, FormatArgs};
+use super::cluster::{ClusterArgs, Connection};
+use super::error::CliError;
+use super::manifests::ManifestArgs;
+use super::session::Session;
+use super::stdout;
+use crate::deploy::DeployError;
+use crate::deploy::object::{Gvk, Object};
+use crate::deploy::rbac::{self, Named, Need, RbacOptions, Subject};
+use crate::deploy::review::{self, Identity};
+
+/// What only makes a diagnosis better: a deployment works without.
+const HELPFUL: [&str; 4] = ["pods", "pods/log", "events", "replicasets"];
+
+const AFTER_HELP: &str = "\
+With manifests, each thing that their deployment does is asked for: get, create and patch of each kind
+of object, and what waiting, diagnosis and pruning need. The command ends with 16 if something is missing that
+a deployment cannot do without.
+
+Examples:
+  cofferdam deploy doctor
+  cofferdam deploy doctor -f k8s/ --prune --name web";
+
+/// Flags of `deploy doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    manifests: ManifestArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// The deployment is kept under this name
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Ask for what --prune needs too
+    #[arg(long)]
+    prune: bool,
+    #[command(flatten)]
+    form: FormatArgs,
+}
+
+#[derive(Debug, Serialize)]
+struct Told {
+    server: String,
+    version: String,
+    found: String,
+    namespace: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<Identity>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rights: Vec<Right>,
+}
+
+/// What may be done with a resource, or an object of it.
+#[derive(Debug, Serialize)]
+struct Right {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    resource: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    allowed: Vec<String>,
+    missing: Vec<String>,
+    /// Whether a deployment cannot do without.
+    needed: bool,
+}
+
+/// Finds out.
+pub(super) async fn run(arguments: DoctorArgs, session: &Session) -> Result<(), CliError> {
+    let DoctorArgs { manifests, cluster, name, prune, form } = arguments;
+    let objects = if manifests.are_given() { manifests.read(session)? } else { Vec::new() };
+    let work = async {
+        let Connection { cluster, namespace, origin } = cluster.connect(session).await?;
+        let version = review::version(&cluster).await.map_err(DeployError::from)?;
+        let identity = review::identity(&cluster).await.map_err(DeployError::from)?;
+        let home = namespace.unwrap_or_else(|| cluster.namespace().to_owned());
+        let mut rights = Vec::new();
+        if !objects.is_empty() {
+            let kinds = cluster.kinds().await.map_err(DeployError::from)?;
+            let served = |gvk: &Gvk| {
+                let resource = kinds.get(gvk)?;
+                Some(Named { plural: resource.plural.clone(), namespaced: resource.namespaced })
+            };
+            let needs = needs(&objects, served, &home, name, prune)?;
+            let allowed = review::allowed(&cluster, &needs).await.map_err(DeployError::from)?;
+            rights = grouped(&needs, &allowed);
+        }
+        Ok(Told {
+            server: cluster.server().to_owned(),
+            version,
+            found: origin,
+            namespace: home,
+            identity,
+            rights,
+        })
+    };
+    let told = session.or_cancelled(work).await?;
+    match form.format {
+        Format::Json => stdout::write_json(&told)?,
+        Format::Text => stdout::write(&in_words(&told))?,
+    }
+    let missing: Vec<String> = told
+        .rights
+        .iter()
+        .filter(|right| right.needed && !right.missing.is_empty())
+        .map(|right| format!("{} {}", right.missing.join(", "), place(right)))
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(DeployError::NotAllowed(missing).into()) }
+}
+
+fn needs(
+    objects: &[Object],
+    served: impl Fn(&Gvk) -> Option<Named>,
+    home: &str,
+    name: Option<String>,
+    prune: bool,
+) -> Result<Vec<Need>, CliError> {
+    let options = RbacOptions {
+        name: "cofferdam".to_owned(),
+        subject: Subject::User(String::new()),
+        namespace: Some(home.to_owned()),
+        wait: true,
+        prune,
+        deployment: name,
+    };
+    let lookup = |gvk: &Gvk| served(gvk).or_else(|| rbac::defined_by(objects, gvk));
+    Ok(rbac::needs(objects, lookup, &options, home).map_err(DeployError::Manifests)?)
+}
+
+/// The verbs of each resource together.
+fn grouped(needs: &[Need], allowed: &[bool]) -> Vec<Right> {
+    let mut rights: Vec<(&Need, Right)> = Vec::new();
+    for (need, allowed) in needs.iter().zip(allowed) {
+        let is_same = |other: &Need| {
+            (&other.namespace, &other.group, &other.resource, &other.name)
+                == (&need.namespace, &need.group, &need.resource, &need.name)
+        };
+        let at = rights.iter().position(|(other, _)| is_same(other)).unwrap_or_else(|| {
+            let group = if need.group.is_empty() { String::new() } else { format!(".{}", need.group) };
+            let right = Right {
+                namespace: need.namespace.clone(),
+                resource: format!("{}{group}", need.resource),
+                name: need.name.clone(),
+                allowed: Vec::new(),
+                missing: Vec::new(),
+                needed: !HELPFUL.contains(&need.resource.as_str()),
+            };
+            rights.push((need, right));
+            rights.len() - 1
+        });
+        if let Some((_, right)) = rights.get_mut(at) {
+            let list = if *allowed { &mut right.allowed } else { &mut right.missing };
+            list.push(need.verb.clone());
+        }
+    }
+    rights.into_iter().map(|(_, right)| right).collect()
+}
+
+/// `deployments.apps in shop`
+fn place(right: &Right) -> String {
+    let name = right.name.as_ref().map(|name| format!(" `{name}`")).unwrap_or_default();
+    let namespace = right.namespace.as_ref().map(|namespace| format!(" in {namespace}")).unwrap_or_default();
+    format!("{}{name}{namespace}", right.resource)
+}
+
+fn in_words(told: &Told) -> String {
+    let Told { server, version, found, namespace, identity, rights } = told;
+    let mut text =
+        format!("server     {server}\nversion    {version}\nfound by   {found}\nnamespace  {namespace}\n");
+    match identity {
+        Some(Identity { user, groups }) => {
+            text.push_str(&format!("identity   {user}\ngroups     {}\n", groups.join(", ")));
+        }
+        None => text.push_str("identity   (this cluster cannot say)\n"),
+    }
+    if rights.is_empty() {
+        return text;
+    }
+    let mut rows = vec![["RESOURCE", "ALLOWED", "MISSING"].map(str::to_owned)];
+    rows.extend(rights.iter().map(|right| {
+        let missing = match (right.missing.is_empty(), right.needed) {
+            (true, _) => "-".to_owned(),
+            (false, true) => right.missing.join(" "),
+            (false, false) => format!("{} (diagnosis says less)", right.missing.join(" ")),
+        };
+        let allowed = if right.allowed.is_empty() { "-".to_owned() } else { right.allowed.join(" ") };
+        [place(right), allowed, missing]
+    }));
+    text.push('\n');
+    text.push_str(&stdout::table(&rows, &[]));
+    text
+}

@@ -1,0 +1,53 @@
+//! Back to what was there, when what was applied does not come to life.
+
+use super::apply::{Action, Done, Target};
+use super::cluster::Cluster;
+use super::error::DeployError;
+use super::object::ObjectId;
+use super::rollout::{self, Undone, Workload};
+
+/// The revisions of workloads from before a deployment.
+#[derive(Debug, Default)]
+pub struct Before {
+    revisions: Vec<(Workload, u64)>,
+}
+
+impl Before {
+    /// Remembers the revisions of what is there. What cannot be looked up cannot be gone back to, and is left out.
+    pub async fn of(cluster: &Cluster, targets: &[Target], tried: &[Done]) -> Self {
+        let mut revisions = Vec::new();
+        for (target, done) in targets.iter().zip(tried) {
+            let ObjectId { kind, namespace, name } = &target.id;
+            let has_history = kind.group == "apps"
+                && matches!(kind.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet");
+            let (true, Some(namespace), Action::Configured) = (has_history, namespace, done.action) else {
+                continue;
+            };
+            let Ok(workload) = rollout::find(cluster, &format!("{kind}/{name}"), namespace).await else {
+                continue;
+            };
+            let history = rollout::history(cluster, &workload).await.unwrap_or_default();
+            if let Some(current) = history.iter().find(|revision| revision.is_current) {
+                revisions.push((workload, current.number));
+            }
+        }
+        Self { revisions }
+    }
+
+    /// Goes back, where there is another revision now. Gives what became of each workload that had one before, and the
+    /// revision that it had.
+    pub async fn restore(self, cluster: &Cluster) -> Vec<(ObjectId, u64, Result<Undone, DeployError>)> {
+        let mut outcomes = Vec::new();
+        for (Workload { id, .. }, number) in self.revisions {
+            let namespace = id.namespace.clone().unwrap_or_default();
+            let undone = async {
+                let workload =
+                    rollout::find(cluster, &format!("{}/{}", id.kind, id.name), &namespace).await?;
+                rollout::undo(cluster, &workload, Some(number)).await
+            };
+            let undone = undone.await;
+            outcomes.push((id, number, undone));
+        }
+        outcomes
+    }
+}
