@@ -338,6 +338,8 @@ impl<'a> Container<'a> {
             (_, Some(9)) => finding.advise(
                 "something killed it: a liveness probe, or memory that ran out in a process below it",
             ),
+            _ if self.log().is_empty() => finding
+                .advise("it has written nothing: run the image by hand, or have the program say why it ends"),
             _ => finding.advise(
                 "see the log; settings, migrations and services it needs are what most often is missing",
             ),
