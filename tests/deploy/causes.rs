@@ -501,7 +501,7 @@ fn drawn(word: &str) -> String {
         }
     }
     match word.split_once(':') {
-        Some(("sha256", hex)) if hex.len() == 64 && hex.trim_start_matches('0') != "" => {
+        Some(("sha256", hex)) if hex.len() == 64 && !hex.trim_start_matches('0').is_empty() => {
             "sha256:…".to_owned()
         }
         _ if word.len() == 36 && word.matches('-').count() == 4 => "UID".to_owned(),
