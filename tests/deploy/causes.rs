@@ -391,7 +391,8 @@ fn deploy(cluster: &Cluster, place: &Place, namespace: &Namespace<'_>, case: &Ca
         namespace.name(),
         "--progress=json",
     ]);
-    command.args(["--timeout", "25s", "--insecure-registry", place.open.address()]);
+    // A node with much to do tells late that a container has ended.
+    command.args(["--timeout", "40s", "--settle", "12s", "--insecure-registry", place.open.address()]);
     command.args(["--insecure-registry", place.private.address()]);
     let output = command.write_stdin(documents.join("\n---\n")).output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
