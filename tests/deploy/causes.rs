@@ -462,6 +462,13 @@ fn shown(failed: &Value, place: &Place) -> String {
     {
         text = text.replace(address.address(), name);
     }
+    // A node that has gone silent gets these when the controller finds out.
+    for taint in
+        ["unreachable:NoSchedule", "unreachable:NoExecute", "not-ready:NoSchedule", "not-ready:NoExecute"]
+    {
+        text = text.replace(&format!("`node.kubernetes.io/{taint}`, "), "");
+        text = text.replace(&format!(", `node.kubernetes.io/{taint}`"), "");
+    }
     let words = text.replace(", at once", "");
     let redact = |line: &str| if line.starts_with("help: ") { line.to_owned() } else { redacted(line) };
     words.lines().map(redact).collect::<Vec<_>>().join("\n")

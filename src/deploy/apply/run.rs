@@ -155,13 +155,15 @@ pub async fn apply_all(
     for wave in 0..WAVES {
         let members = targets.iter().zip(tried).filter(|(target, _)| target.wave == wave);
         let work = members.map(|(target, tried)| async {
-            let outcome = settle(target, apply_one(cluster, target, tried, options).await);
-            if let Ok(Ok(done)) = &outcome {
+            settle(target, apply_one(cluster, target, tried, options).await)
+        });
+        // Side by side, and told in the order of the manifests.
+        let told = stream::iter(work).buffered(AT_ONCE).inspect(|outcome| {
+            if let Ok(Ok(done)) = outcome {
                 tell(done);
             }
-            outcome
         });
-        let through = outcomes(stream::iter(work).buffered(AT_ONCE).collect().await)?;
+        let through = outcomes(told.collect().await)?;
         if wave == DEFINITIONS && targets.iter().any(|target| target.is_ahead) {
             until_served(cluster, targets).await?;
         }
