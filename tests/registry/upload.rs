@@ -446,7 +446,9 @@ async fn a_small_blob_that_was_made_just_now_is_two_requests() {
         let before = registry.log().len();
         assert_eq!(client.push_blob(&a, &blob).await.unwrap(), BlobOutcome::Uploaded);
         let methods = registry.log().split_off(before);
-        methods.iter().map(|one| one.head.method.to_string()).collect::<Vec<_>>()
+        // An upload that was given up is cancelled at some time: nobody waits for it.
+        let methods = methods.iter().map(|one| one.head.method.to_string());
+        methods.filter(|method| method != "DELETE").collect::<Vec<_>>()
     };
     assert_eq!(push(Bytes::from(bytes(64 << 10))).await, ["POST", "PUT"]);
     assert_eq!(push(Bytes::from(bytes((64 << 10) + 1))).await, ["HEAD", "POST", "PATCH", "PUT"]);
