@@ -34,6 +34,7 @@ const AFTER_HELP: &str = "\
 Examples:
   cofferdam build -t registry.example.com/group/app:v1 --push .
   cofferdam build -f images/api.Dockerfile --target test --build-arg VERSION=1.2 .
+  cofferdam deploy -f k8s/ --images image.json
   echo \"$TOKEN\" | cofferdam login registry.example.com -u robot --password-stdin
   cofferdam doctor registry.example.com
 
@@ -41,8 +42,8 @@ Standard output has the result alone, for example the digest of what was built; 
 messages are on standard error. Flags may also be set by variables (COFFERDAM_…) and in a
 configuration file.";
 
-/// Builds container images from Dockerfiles and pushes them. It needs no daemon and no privileges: it works as any user, in
-/// pods of the restricted Pod Security Standard too.
+/// Builds container images from Dockerfiles, pushes them, and rolls them out. It needs no daemon and no privileges: it works
+/// as any user, in pods of the restricted Pod Security Standard too.
 #[derive(Debug, Parser)]
 #[command(
     name = "cofferdam",

@@ -211,6 +211,12 @@ impl From<Failure> for Stop {
     }
 }
 
+impl From<Box<Failure>> for Stop {
+    fn from(failure: Box<Failure>) -> Self {
+        Self::Failure(failure)
+    }
+}
+
 /// An object that cannot be tried because something of the same run has to be there first.
 fn untried(target: &Target) -> Done {
     Done {
@@ -313,7 +319,7 @@ fn permission(
     refusal: &Refusal,
     live: Option<&Value>,
     options: &ApplyOptions,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Vec<String>, Box<Failure>> {
     let paths: &[String] = match &options.force {
         Force::Paths(paths) => paths,
         Force::No | Force::All => &[],
@@ -329,7 +335,7 @@ fn permission(
         let may =
             is_earlier(&cause.message) || is_by(&cause.message, migrate::NOBODY) || is_allowed(&cause.field);
         if !may {
-            return Err(Failure::conflict(target, refusal, live, paths));
+            return Err(Box::new(Failure::conflict(target, refusal, live, paths)));
         }
     }
     Ok(if taken { earlier.into_iter().map(str::to_owned).collect() } else { Vec::new() })
