@@ -400,8 +400,8 @@ fn a_new_machine_says_why_and_before_it_does() {
 
     // What asks something else is not passed over.
     for other in ["--check", "--call=outline"] {
-        let mut command = Cofferdam::new().command();
-        let asked = run(command.args(["cache", "why", other]).arg(tree.path()));
+        let cofferdam = Cofferdam::new();
+        let asked = run(cofferdam.command().args(["cache", "why", other]).arg(tree.path()));
         asked.failed(2, &["ask for something else"]);
     }
 

@@ -18,6 +18,8 @@ use crate::support::{
 const ANSWER: f64 = 10.0;
 /// Cases at a time: more and the node would be measured.
 const AT_ONCE: usize = 10;
+/// For how many seconds a case is watched. A node with much to do tells late that a container has ended.
+const LIMIT: u32 = 40;
 /// The program found out; see `docs/exit-codes.md`.
 const ROLLOUT: i32 = 19;
 /// It was told, and the rollout given up at the limit: the same may be how a slow start looks.
@@ -229,7 +231,7 @@ fn containers(place: &Place) -> Vec<Case> {
     vec![
         case("command: not found", "command_not_found", [place.deployment(&["/no/such"], |_| {})]),
         case("command: not executable", "command_not_found", [place.deployment(&["/etc/passwd"], |_| {})]),
-        case("crash: exit code", "crash_loop", run("echo starting; echo no database >&2; exit 3")),
+        case("crash: exit code", "crash_loop", run("echo starting; echo no database; exit 3")),
         case("crash: signal", "crash_loop", run("sh -c 'kill -SEGV $$$$'; exit $?")),
         case("crash: it just ends", "crash_loop", run("true")),
         case("crash: init container", "crash_loop", [place.pod_with("initContainers",
@@ -391,8 +393,8 @@ fn deploy(cluster: &Cluster, place: &Place, namespace: &Namespace<'_>, case: &Ca
         namespace.name(),
         "--progress=json",
     ]);
-    // A node with much to do tells late that a container has ended.
-    command.args(["--timeout", "40s", "--settle", "12s", "--insecure-registry", place.open.address()]);
+    let limit = format!("{LIMIT}s");
+    command.args(["--timeout", &limit, "--settle", "12s", "--insecure-registry", place.open.address()]);
     command.args(["--insecure-registry", place.private.address()]);
     let output = command.write_stdin(documents.join("\n---\n")).output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -469,7 +471,7 @@ fn shown(failed: &Value, place: &Place) -> String {
         text = text.replace(&format!("`node.kubernetes.io/{taint}`, "), "");
         text = text.replace(&format!(", `node.kubernetes.io/{taint}`"), "");
     }
-    let words = text.replace(", at once", "");
+    let words = text.replace(", at once", "").replace(&format!("after {LIMIT}.0s"), "after …");
     let redact = |line: &str| if line.starts_with("help: ") { line.to_owned() } else { redacted(line) };
     words.lines().map(redact).collect::<Vec<_>>().join("\n")
 }

@@ -64,11 +64,14 @@ pub(super) fn platforms(container: &Container<'_>) -> Option<String> {
 }
 
 fn pull(container: &Container<'_>, image: &str, message: &str) -> Finding {
-    let said = message.to_lowercase();
+    let host = image.parse::<Reference>().map(|name| name.registry().to_owned()).unwrap_or_default();
+    let said = without_names(message, &host);
+    let is_code = |code: &str| {
+        said.split(' ').any(|word| word.trim_matches(|letter: char| !letter.is_ascii_digit()) == code)
+    };
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
     let unknown = PullCheck::default();
     let check = container.evidence.registries.get(image).unwrap_or(&unknown);
-    let host = image.parse::<Reference>().map(|name| name.registry().to_owned()).unwrap_or_default();
     if has(&[
         "no match for platform",
         "no matching manifest",
@@ -88,18 +91,17 @@ fn pull(container: &Container<'_>, image: &str, message: &str) -> Finding {
                 "pull with credentials, whose limits are higher, or through a mirror or the dependency proxy",
             );
     }
-    if has(&[
-        "401",
+    let refused = has(&[
         "unauthorized",
         "authorization failed",
         "authentication required",
         "no basic auth",
         "access denied",
         "denied:",
-        "403",
         "insufficient_scope",
         "may require",
-    ]) {
+    ]);
+    if refused || is_code("401") || is_code("403") {
         return denied(container, image, &host, check);
     }
     if has(&["not found", "manifest unknown", "name unknown", "manifest_unknown", "does not exist"])
@@ -125,6 +127,17 @@ fn pull(container: &Container<'_>, image: &str, message: &str) -> Finding {
         .new_finding(Cause::PullFailed, format!("the image `{image}` cannot be pulled"))
         .weighing(Weight::Grace(container.policy.late))
         .advise("correct what the message names")
+}
+
+/// What is said in lower case, without names and addresses: they may hold any word, and ports any number.
+fn without_names(message: &str, host: &str) -> String {
+    let is_name = |word: &&str| {
+        word.contains('/') && *word != "i/o"
+            || word.contains("sha256:")
+            || !host.is_empty() && word.contains(host)
+    };
+    let words: Vec<&str> = message.split_whitespace().filter(|word| !is_name(word)).collect();
+    words.join(" ").to_lowercase()
 }
 
 fn wrong_platform(container: &Container<'_>, image: &str) -> Finding {

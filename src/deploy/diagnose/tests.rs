@@ -313,3 +313,28 @@ fn what_only_starts_is_no_finding() {
     evidence.events[0].count = 3;
     assert_eq!(first(&evidence).weight, Weight::Told);
 }
+
+/// Names and ports of registries hold the words and numbers that messages are known by.
+#[rstest]
+#[case("10.0.0.1:44031/a:1", "failed to resolve image: 10.0.0.1:44031/a:1: not found", Cause::ImageNotFound)]
+#[case(
+    "10.0.0.1:401/a:1",
+    "Head \"https://10.0.0.1:401/v2/a/manifests/1\": dial tcp 10.0.0.1:401: connect: connection refused",
+    Cause::RegistryUnreachable
+)]
+#[case(
+    "example.com/certificate/unauthorized:x509",
+    "failed to resolve image: example.com/certificate/unauthorized:x509: not found",
+    Cause::ImageNotFound
+)]
+#[case(
+    "example.com/not-found:1",
+    "unexpected status from HEAD request to https://example.com/v2/not-found/manifests/1: 401 Unauthorized",
+    Cause::PullSecretAbsent
+)]
+#[case("example.com/a:1", "unexpected status from GET request: 403", Cause::PullSecretAbsent)]
+fn names_of_images_mislead_nobody(#[case] image: &str, #[case] message: &str, #[case] cause: Cause) {
+    let mut evidence = waiting("ErrImagePull", message);
+    evidence.pods[0]["spec"]["containers"][0]["image"] = json!(image);
+    assert_eq!(first(&evidence).cause, cause);
+}
