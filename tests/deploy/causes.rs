@@ -231,7 +231,7 @@ fn containers(place: &Place) -> Vec<Case> {
     vec![
         case("command: not found", "command_not_found", [place.deployment(&["/no/such"], |_| {})]),
         case("command: not executable", "command_not_found", [place.deployment(&["/etc/passwd"], |_| {})]),
-        case("crash: exit code", "crash_loop", run("echo starting; echo no database; exit 3")),
+        case("crash: exit code", "crash_loop", run("echo starting; sleep 0.2; echo no database; exit 3")),
         case("crash: signal", "crash_loop", run("sh -c 'kill -SEGV $$$$'; exit $?")),
         case("crash: it just ends", "crash_loop", run("true")),
         case("crash: init container", "crash_loop", [place.pod_with("initContainers",
@@ -597,5 +597,7 @@ fn what_is_wrong_is_named_soon() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     if only.is_empty() {
         insta::assert_snapshot!(text.trim_end());
+    } else {
+        eprintln!("{text}");
     }
 }
