@@ -259,7 +259,7 @@ fn a_prune_waits_for_a_build_and_never_for_a_dead_one() {
     let impatient = PrunePolicy::default();
     assert!(matches!(store.prune(&impatient, |_| Vec::new()), Err(StoreError::InUse(_))));
     drop(build.stdin.take());
-    let patient = PrunePolicy { wait: Duration::from_secs(60), ..impatient };
+    let patient = PrunePolicy { wait: Duration::from_secs(60), ..impatient.clone() };
     assert_eq!(store.prune(&patient, |_| Vec::new()).unwrap().blobs, 1);
     assert!(build.wait().unwrap().success());
     let mut build = command.spawn().unwrap();

@@ -130,6 +130,9 @@ pub struct BuildArgs {
     /// Use no result of a step that is older: 36h, 14d
     #[arg(long, value_name = "AGE", help_heading = CACHE)]
     cache_ttl: Option<String>,
+    /// Keep the state directory to so much, without what was not used for longest: 2GB
+    #[arg(long, value_name = "SIZE", help_heading = CACHE)]
+    state_limit: Option<String>,
     /// Say of each step what becomes of it, and why, before the first is carried out
     #[arg(long, help_heading = CACHE)]
     explain: bool,
@@ -165,7 +168,7 @@ impl BuildArgs {
             image_env,
             ..
         } = self;
-        let Self { explain, cache_repo, cache_from, cache_to, cache_ttl, .. } = self;
+        let Self { explain, cache_repo, cache_from, cache_to, cache_ttl, state_limit, .. } = self;
         let Self { no_cache, no_cache_filter, parallel, require_isolation, registry, call, check, .. } = self;
         let flags = BuildFlags {
             context,
@@ -186,6 +189,7 @@ impl BuildArgs {
             cache_from,
             cache_to,
             cache_ttl,
+            state_limit,
             explain,
             no_cache_filter,
             compression,
@@ -219,7 +223,12 @@ pub(super) async fn run(arguments: BuildArgs, session: &Session) -> Result<(), C
     let registry = registry.lower();
     let services = session.services(&registry)?;
     let begun = Instant::now();
-    let outcome = crate::build::build(settings.request, services).await?;
+    let built = crate::build::build(settings.request, services).await;
+    if let Some(limit) = settings.state_limit {
+        let names = built.as_ref().map(|outcome| outcome.names.clone()).unwrap_or_default();
+        session.keep_within(limit, names).await;
+    }
+    let outcome = built?;
     if let Some(file) = iidfile {
         // Without a line break, as `docker` writes it.
         // Of several platforms there is no one configuration: the index stands for it, as in BuildKit.

@@ -12,7 +12,7 @@ use super::stdout;
 use crate::cache;
 use crate::report::bytes;
 use crate::settings::{Given, Origin, parse_age, parse_size};
-use crate::store::{PrunePolicy, Pruned};
+use crate::store::{NamedImages, PrunePolicy, Pruned};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -51,6 +51,7 @@ impl PruneArgs {
         };
         let keep = self.keep.clone().map(|value| Given::new(value, Origin::Flag("--keep")));
         Ok(PrunePolicy {
+            names: NamedImages::Stay,
             all: self.all,
             older_than: age("--older-than", &self.older_than)?,
             keep_bytes: keep.as_ref().map(parse_size).transpose()?,
@@ -88,7 +89,7 @@ struct Freed {
 
 impl From<Pruned> for Freed {
     fn from(pruned: Pruned) -> Self {
-        let Pruned { blobs, records, mounts, downloads, roots, bytes, left } = pruned;
+        let Pruned { blobs, names: _, records, mounts, downloads, roots, bytes, left } = pruned;
         Self { blobs, records, cache_mounts: mounts, downloads, roots, freed_bytes: bytes, left_bytes: left }
     }
 }
@@ -128,6 +129,7 @@ mod tests {
     #[case(
         &["--older-than", "1d", "--keep=1GB", "--wait", "90s"],
         PrunePolicy {
+            names: NamedImages::Stay,
             all: false,
             older_than: Some(Duration::from_secs(86_400)),
             keep_bytes: Some(1_000_000_000),
@@ -149,8 +151,16 @@ mod tests {
 
     #[test]
     fn what_was_freed_in_words() {
-        let pruned =
-            Pruned { blobs: 1, records: 0, mounts: 1, downloads: 2, roots: 1, bytes: 1_500_000, left: 12 };
+        let pruned = Pruned {
+            blobs: 1,
+            names: 0,
+            records: 0,
+            mounts: 1,
+            downloads: 2,
+            roots: 1,
+            bytes: 1_500_000,
+            left: 12,
+        };
         assert_eq!(
             in_words(&pruned),
             "freed 1.5 MB: 1 blob, 0 cache records, 1 cache mount, 2 unfinished downloads, 1 root filesystem; 12 B left\n"

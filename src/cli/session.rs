@@ -3,20 +3,26 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::error::CliError;
 use crate::build::request::{Cancellation, Services};
+use crate::cache;
+use crate::image::Reference;
 use crate::registry::Client;
-use crate::report::{Json, Plain, Quiet, Report, Reporter, Sink, Size, Style, SystemClock, Tty};
+use crate::report::{Json, Plain, Quiet, Report, Reporter, Sink, Size, Style, SystemClock, Tty, bytes};
 use crate::sandbox::EmulatorSearch;
 use crate::settings::{
     Form, GlobalFlags, RegistryFlags, ReportSettings, Settings, StateSettings, Surroundings,
 };
 use crate::settings::{Origin, SettingsError, variables};
-use crate::store::Store;
+use crate::store::{NamedImages, PrunePolicy, Store, StoreError};
 
 /// This very program. Not its path: that may lead elsewhere by the time a step is started, if the program was replaced.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// How long tasks of a build that has ended may hold the store.
+const LIMIT_WAIT: Duration = Duration::from_millis(250);
 
 /// One run of the program.
 #[derive(Debug)]
@@ -87,6 +93,43 @@ impl Session {
             launcher: launcher(),
             emulators: self.emulator_search()?,
         })
+    }
+
+    /// Keeps the state directory to `limit` bytes, without what was not used for longest; images of these names stay. Where
+    /// another build uses it, that one does it when it ends. That it fails is a warning: what was asked for is done.
+    pub async fn keep_within(&self, limit: u64, names: Vec<Reference>) {
+        let policy = PrunePolicy {
+            names: NamedImages::GoBut(names),
+            keep_bytes: Some(limit),
+            wait: LIMIT_WAIT,
+            ..PrunePolicy::default()
+        };
+        let Ok(mut store) = self.store() else { return };
+        let work = tokio::task::spawn_blocking(move || {
+            store.prune(&policy, |record| cache::referenced(record.namespace, record.content))
+        });
+        match work.await {
+            Ok(Ok(pruned)) => {
+                let (freed, left) = (bytes(pruned.bytes), bytes(pruned.left));
+                if pruned.left > limit {
+                    self.report.warn_with(
+                        format!("the image that was built takes {left} in the state directory, more than its limit"),
+                        "raise `--state-limit`",
+                    );
+                } else if pruned.bytes > 0 {
+                    self.report.note(format!(
+                        "state directory: freed {freed} of what was not used for longest; {left} left"
+                    ));
+                }
+            }
+            Ok(Err(StoreError::InUse(_))) => {
+                tracing::debug!("state directory: another build uses it, and keeps it to its limit");
+            }
+            Ok(Err(error)) => {
+                self.report.warn(format!("the state directory was not kept to its limit: {error}"));
+            }
+            Err(_) => {}
+        }
     }
 
     /// Where emulators of other machines' programs are looked for.

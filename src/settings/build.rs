@@ -9,7 +9,7 @@ use super::flags::BuildFlags;
 use super::origin::{Given, Origin};
 use super::output::{self, Typed};
 use super::surroundings::Surroundings;
-use super::values::{age, compression, first, first_switch, pair, parallel, set};
+use super::values::{age, compression, first, first_switch, pair, parallel, set, size};
 use super::{annotations, caches, contexts, secrets, variables};
 use crate::build::inspect::CHECK_ARGUMENT;
 use crate::build::request::{
@@ -29,6 +29,8 @@ pub struct BuildSettings {
     pub results: ResultFiles,
     /// What is asked of the Dockerfile instead, if anything is.
     pub call: Call,
+    /// `--state-limit`: how many bytes the state directory has at most when the build has ended.
+    pub state_limit: Option<u64>,
 }
 
 /// Files that the result of a build is written to.
@@ -99,6 +101,14 @@ pub(super) fn resolve(
         [flag(&flags.cache_ttl, "--cache-ttl"), variable(variables::CACHE_TTL), file.cache_ttl.clone()],
         age,
     )?;
+    let limit = first(
+        [
+            flag(&flags.state_limit, "--state-limit"),
+            variable(variables::STATE_LIMIT),
+            file.state_limit.clone(),
+        ],
+        size,
+    )?;
     let (cache_from, cache_to) = caches::resolve(repository, &flags.cache_from, &flags.cache_to)?;
     let request = BuildRequest {
         context: each("CONTEXT", flags.context.as_deref().unwrap_or("."), contexts::context)?,
@@ -139,7 +149,8 @@ pub(super) fn resolve(
     };
     let results = results(flags, &request)?;
     let call = call::resolve(flags.call.as_deref(), flags.check)?;
-    Ok(BuildSettings { request, results, call })
+    let state_limit = limit.map(|given| given.value);
+    Ok(BuildSettings { request, results, call, state_limit })
 }
 
 /// Where the result is written. An image that is not pushed cannot be deployed, so there would be nothing to hand over.

@@ -23,7 +23,7 @@ const SYSTEM: &str = "/etc/cofferdam/config.toml";
 const USER: &str = "cofferdam/config.toml";
 
 /// The keys of the file itself.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "state-dir",
     "emulator-dir",
     "progress",
@@ -36,6 +36,7 @@ const KEYS: [&str; 14] = [
     "platform",
     "cache-repo",
     "cache-ttl",
+    "state-limit",
     "registry-ca",
     "registry",
 ];
@@ -60,6 +61,7 @@ pub struct ConfigFile {
     pub(super) platform: Option<Given<String>>,
     pub(super) cache_repo: Option<Given<String>>,
     pub(super) cache_ttl: Option<Given<String>>,
+    pub(super) state_limit: Option<Given<String>>,
     pub(super) registry_ca: Vec<Given<PathBuf>>,
     pub(super) registries: Vec<(String, HostSection)>,
 }
@@ -174,6 +176,7 @@ impl Reader<'_> {
                 "platform" => file.platform = self.text(&entry),
                 "cache-repo" => file.cache_repo = self.text(&entry),
                 "cache-ttl" => file.cache_ttl = self.text(&entry),
+                "state-limit" => file.state_limit = self.text(&entry),
                 "registry-ca" => file.registry_ca = self.paths(&entry),
                 "registry" => file.registries = self.registries(&entry),
                 _ => self.unknown(key.span(), &entry.key, &KEYS),

@@ -68,6 +68,8 @@ pub struct BuildFlags {
     pub cache_from: Vec<String>,
     /// `--cache-to`, each as typed.
     pub cache_to: Vec<String>,
+    /// `--state-limit`
+    pub state_limit: Option<String>,
     /// `--cache-ttl`
     pub cache_ttl: Option<String>,
     /// `--explain`

@@ -152,6 +152,13 @@ pub const BUILD: &[Key] = &[
         "use no result of a step that is older: `36h`, `14d`",
     ),
     key(
+        Some("--state-limit SIZE"),
+        Some(variables::STATE_LIMIT),
+        Some("state-limit"),
+        "none",
+        "after the build, remove from the state directory what was not used for longest, until it has at most so much: `2GB`",
+    ),
+    key(
         Some("--no-cache-filter STAGE,…"),
         Some(variables::NO_CACHE_FILTER),
         Some("no-cache-filter"),

@@ -36,9 +36,11 @@ pub const PLATFORM: &str = "COFFERDAM_PLATFORM";
 pub const CACHE_REPO: &str = "COFFERDAM_CACHE_REPO";
 /// How old a result may be that is used.
 pub const CACHE_TTL: &str = "COFFERDAM_CACHE_TTL";
+/// How large the state directory may be when a build has ended.
+pub const STATE_LIMIT: &str = "COFFERDAM_STATE_LIMIT";
 
 /// All of ours.
-pub const ALL: [&str; 16] = [
+pub const ALL: [&str; 17] = [
     CONFIG,
     STATE_DIR,
     EMULATOR_DIR,
@@ -55,6 +57,7 @@ pub const ALL: [&str; 16] = [
     PLATFORM,
     CACHE_REPO,
     CACHE_TTL,
+    STATE_LIMIT,
 ];
 
 /// The latest time in an image, in seconds since 1970 (reproducible-builds.org, "SOURCE_DATE_EPOCH").

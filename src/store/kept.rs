@@ -67,11 +67,8 @@ impl Store {
     pub(super) fn prune_kept(&self, policy: &PrunePolicy, pruned: &mut Pruned) -> Result<(), StoreError> {
         for path in self.kept()? {
             let metadata = std::fs::metadata(&path).at("inspect", &path)?;
-            let young =
-                policy.older_than.is_some() && metadata.modified().is_ok_and(|used| policy.spares(used));
             let size = bytes_below(&path);
-            if young && policy.keep_bytes.is_none() {
-                pruned.left += size;
+            if policy.leaves(&metadata, size, pruned) {
                 continue;
             }
             remove_tree(&path)?;

@@ -65,7 +65,7 @@ pub use caches::{CacheAccount, CacheDirectory, CacheUse};
 pub use download::{Claim, Download, Follower};
 pub use error::StoreError;
 pub use names::Named;
-pub use prune::{PrunePolicy, Pruned, RecordView, Swept};
+pub use prune::{NamedImages, PrunePolicy, Pruned, RecordView, Swept};
 pub use records::SideWriter;
 pub use workspace::Workspace;
 

@@ -5,7 +5,7 @@
 //! whole references), and `io.containerd.image.name` has the full reference, as containerd and BuildKit write
 //! and import it. Entries and keys this program does not know stay as they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 
 use serde_json::{Map, Value, json};
@@ -122,6 +122,22 @@ impl Store {
     pub(super) fn roots(&self) -> Result<Vec<Descriptor>, StoreError> {
         let index = self.read_index()?;
         manifests(&index).iter().map(|manifest| self.descriptor(manifest)).collect()
+    }
+
+    /// Takes images out of the index, by the digests of their manifests. Says how many entries it had.
+    pub(super) fn forget(&self, images: &HashSet<Digest>) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
+        self.edit_index(|manifests| {
+            let before = manifests.len();
+            manifests.retain(|manifest| {
+                let digest =
+                    manifest.get("digest").and_then(Value::as_str).and_then(|text| text.parse().ok());
+                digest.is_none_or(|digest: Digest| !images.contains(&digest))
+            });
+            forgotten = before - manifests.len();
+            forgotten > 0
+        })?;
+        Ok(forgotten as u64)
     }
 
     pub(super) fn lock_names(&self) -> Result<File, StoreError> {

@@ -274,6 +274,53 @@ fn results_have_an_age() {
 }
 
 #[test]
+fn a_state_directory_stays_within_its_limit() {
+    let registry = Registry::start();
+    let tree = context("FROM busybox:1\nCOPY noise /\nRUN echo 1 > /a\n", &[]);
+    // Marsaglia, "Xorshift RNGs": what does not compress.
+    let xorshift = |state: u32| {
+        let state = state ^ (state << 13);
+        let state = state ^ (state >> 17);
+        state ^ (state << 5)
+    };
+    let fill = |seed: u32| {
+        let noise = std::iter::successors(Some(seed), |state| Some(xorshift(*state)));
+        let noise: Vec<u8> = noise.take(750_000).flat_map(u32::to_le_bytes).collect();
+        std::fs::write(tree.path().join("noise"), noise).unwrap();
+    };
+    let kept = Cofferdam::new();
+    let images = || run(kept.command().arg("images")).succeeded().stdout;
+    let limit = "--state-limit=6MB";
+    fill(1);
+    let first = build(&kept, &registry, tree.path(), &["--tag=first", limit]).succeeded();
+    assert!(!first.stderr.contains("state directory"), "{}", first.stderr);
+    fill(2);
+    build(&kept, &registry, tree.path(), &["--tag=second"]).succeeded();
+    assert!(images().contains("first") && images().contains("second"));
+
+    // What this build has made or used stays, and it is told what went.
+    let again = build(&kept, &registry, tree.path(), &["--tag=third", limit]).succeeded();
+    assert_eq!(cached(&again), (2, 2));
+    assert!(again.stderr.contains("state directory: freed "), "{}", again.stderr);
+    let left = images();
+    assert!(left.contains("second") && left.contains("third") && !left.contains("first"), "{left}");
+    let json = run(kept.command().args(["prune", "--format=json"])).succeeded().stdout;
+    let bytes = serde_json::from_str::<serde_json::Value>(&json).unwrap()["left_bytes"].as_u64().unwrap();
+    assert!((3_000_000..6_000_000).contains(&bytes), "{bytes}");
+    assert_eq!(cached(&build(&kept, &registry, tree.path(), &[limit]).succeeded()), (2, 2));
+
+    // A build that fails leaves no more; an image that is larger alone is kept, and told of.
+    fill(3);
+    std::fs::write(tree.path().join("Dockerfile"), "FROM busybox:1\nCOPY noise /\nRUN exit 3\n").unwrap();
+    build(&kept, &registry, tree.path(), &["--state-limit=1kB"]).failed(4, &["exit 3"]);
+    assert!(!images().contains("second"), "{}", images());
+    std::fs::write(tree.path().join("Dockerfile"), "FROM busybox:1\nCOPY noise /\n").unwrap();
+    let large = build(&kept, &registry, tree.path(), &["--tag=large", "--state-limit=1kB"]).succeeded();
+    assert!(large.stderr.contains("more than its limit"), "{}", large.stderr);
+    assert!(images().contains("large"));
+}
+
+#[test]
 fn what_one_platform_has_made_is_kept_when_another_fails() {
     let registry = Registry::start();
     let tree = context("FROM scratch\nARG TARGETARCH\nCOPY a-$TARGETARCH /a\n", &[("a-amd64", "a")]);
