@@ -191,7 +191,8 @@ impl Caches {
             by_key.entry(key.key).or_default().push(*step);
         }
         let mut asked: BTreeSet<Key> = BTreeSet::new();
-        let mut questions: Vec<Key> = last_unknown(plan, keys, &known, plan.target).into_iter().collect();
+        let mut questions: Vec<Key> =
+            last_unknown(plan, keys, &known, last_of_target(plan)).into_iter().collect();
         // If all is in the store there is nothing to ask.
         let mut images = if questions.is_empty() { Vec::new() } else { self.images(plan) };
         while !questions.is_empty() {
@@ -389,6 +390,17 @@ fn learn_indexes(answer: &Answer, fetcher: &Fetcher) {
     for index in &answer.indexes {
         fetcher.learn_index(KnownIndex { packed: index.clone(), repository: repository.clone() });
     }
+}
+
+/// The stage that has the target's last step: the target, or what it is built upon if it has none of its own.
+fn last_of_target(plan: &Plan) -> StageIndex {
+    let mut index = plan.target;
+    while let Some(Base::Stage(base)) =
+        plan.stage(index).filter(|stage| stage.steps.is_empty()).map(|stage| &stage.base)
+    {
+        index = *base;
+    }
+    index
 }
 
 /// The key of a stage's last step, if its result is not known.

@@ -190,7 +190,6 @@ fn an_application_is_what_buildkit_makes(#[case] application: &str, #[case] chan
     buildkit
         .build(&testdata(application))
         .push(&registry.reference(&theirs))
-        .option("--opt=attest:provenance=disabled=true")
         .run()
         .unwrap_or_else(|log| panic!("BuildKit cannot build it:\n{log}"));
     let tag = format!("--tag={}", registry.reference(&ours));

@@ -274,6 +274,20 @@ fn results_have_an_age() {
 }
 
 #[test]
+fn a_target_without_steps_finds_those_it_is_built_upon() {
+    let registry = Registry::start();
+    let tree = context(
+        "FROM busybox:1 AS base\nRUN echo 1 > /a\nFROM base AS middle\nENV A=1\nFROM middle\nLABEL b=1\n",
+        &[],
+    );
+    let cache = cache_repo(&registry);
+    fresh(&registry, tree.path(), &cache, &[]).0.succeeded();
+    let (again, asked) = fresh(&registry, tree.path(), &cache, &[]);
+    assert_eq!(cached(&again.succeeded()), (1, 1));
+    assert_eq!(downloads(&registry, &asked).len(), 0);
+}
+
+#[test]
 fn a_state_directory_stays_within_its_limit() {
     let registry = Registry::start();
     let tree = context("FROM busybox:1\nCOPY noise /\nRUN echo 1 > /a\n", &[]);

@@ -319,7 +319,6 @@ fn compare_with(
         .iter()
         .fold(buildkit.build(context), of_names)
         .push(&registry.reference(theirs))
-        .option("--opt=attest:provenance=disabled=true")
         .option(&format!("--secret=id=token,src={}", context.join("secret.key").display()))
         .run()
         .unwrap_or_else(|log| panic!("BuildKit cannot build it:\n{log}"));

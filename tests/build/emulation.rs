@@ -64,7 +64,6 @@ fn an_image_for_another_machine_is_what_buildkit_makes_behind_binfmt() {
             .build(tree.path())
             .push(&theirs)
             .option("--opt=platform=linux/arm64")
-            .option("--opt=attest:provenance=disabled=true")
             .run()
             .unwrap_or_else(|log| panic!("BuildKit cannot build it:\n{log}"));
     }

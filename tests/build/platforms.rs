@@ -71,7 +71,6 @@ fn an_index_is_what_buildkit_makes() {
         .build(tree.path())
         .option(&output)
         .option(&format!("--opt=platform={THREE}"))
-        .option("--opt=attest:provenance=disabled=true")
         .run()
         .unwrap_or_else(|log| panic!("BuildKit cannot build it:\n{log}"));
     let cofferdam = Cofferdam::new();

@@ -46,7 +46,6 @@ fn ask(buildkit: &BuildKit, case: &Case, area: &str, number: usize) -> Vec<Strin
         .build(&context)
         .dockerfile(&context.join(&case.name))
         .option(&output)
-        .option("--opt=attest:provenance=disabled=true")
         // A step that was carried out for another case has the times of that one's files.
         .option("--no-cache");
     for option in &case.options {
@@ -79,8 +78,7 @@ fn ask(buildkit: &BuildKit, case: &Case, area: &str, number: usize) -> Vec<Strin
             BuildOption::Context(name, Context::Target(stage)) => {
                 let other = REGISTRY.reference(&format!("theirs/{area}-{number}-{name}:1"));
                 let asked = buildkit.build(&context).dockerfile(&context.join(&case.name)).target(stage);
-                let asked = asked.push(&other).option("--opt=attest:provenance=disabled=true");
-                if let Err(log) = asked.option("--no-cache").run() {
+                if let Err(log) = asked.push(&other).option("--no-cache").run() {
                     return vec![answer::of_error(place(&log)), format!("# {}", message(&log, buildkit))];
                 }
                 build.option(&format!("--opt=context:{name}=docker-image://{other}"))
