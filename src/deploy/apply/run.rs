@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::Value;
 
 use super::MANAGER;
@@ -136,7 +136,7 @@ pub async fn try_all(
         }
         settle(target, try_one(cluster, target, options).await)
     });
-    outcomes(stream::iter(tries).buffered(AT_ONCE).collect().await)
+    outcomes(stream::iter(tries).buffered(AT_ONCE).try_collect().await?)
 }
 
 /// Applies, wave by wave; `tried` is what the dry run has shown, in the same order.
@@ -163,7 +163,7 @@ pub async fn apply_all(
                 tell(done);
             }
         });
-        let through = outcomes(told.collect().await)?;
+        let through = outcomes(told.try_collect().await?)?;
         if wave == DEFINITIONS && targets.iter().any(|target| target.is_ahead) {
             until_served(cluster, targets).await?;
         }
@@ -172,14 +172,16 @@ pub async fn apply_all(
     Ok(done)
 }
 
+/// What an object has come to, or what ends the run: a cluster that has not answered for a minute is not asked about the
+/// next hundred objects.
 type Outcome = Result<Result<Done, Failure>, ApiError>;
 
 /// All of the results, or all of the failures.
-fn outcomes(outcomes: Vec<Outcome>) -> Result<Vec<Done>, DeployError> {
+fn outcomes(outcomes: Vec<Result<Done, Failure>>) -> Result<Vec<Done>, DeployError> {
     let mut done = Vec::with_capacity(outcomes.len());
     let mut failures = Vec::new();
     for outcome in outcomes {
-        match outcome? {
+        match outcome {
             Ok(one) => done.push(one),
             Err(failure) => failures.push(failure),
         }
@@ -255,9 +257,11 @@ async fn apply_one(
         taken_from = take_over(cluster, target, options).await?;
     }
     let (applied, _) = attempt(cluster, target, options, false).await?;
-    let Applied { object, warnings, created } = applied;
+    let Applied { object, warnings, created, repeated } = applied;
     let mut done = Done { id: target.id.clone(), action: Action::Created, object, warnings, taken_from };
-    if !created {
+    // An answer may have been lost: who asks again for what was not there a moment ago is told that it is there.
+    let was_absent = tried.action == Action::Created && !tried.object.is_null();
+    if !(created || repeated && was_absent) {
         let is_same = done.version().is_some() && done.version() == tried.version();
         done.action = if is_same { Action::Unchanged } else { Action::Configured };
     }
