@@ -49,6 +49,39 @@ impl Cluster {
         Self { fixture: Fixture::start::<&str>("cluster", []) }
     }
 
+    /// The same with `count` more nodes, which are there by name alone: pods that ask for `type: kwok` are ready at once.
+    pub fn with_named_nodes(count: usize) -> Self {
+        Self { fixture: Fixture::start("cluster", ["--nodes", &count.to_string()]) }
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.fixture.path("DIR")
+    }
+
+    /// Kills the API server, which begins anew at once. What it was asked is not answered; it takes requests again about a
+    /// second later.
+    pub fn restart_api_server(&self) {
+        let word = self.directory().join("restart");
+        let mark = format!("--cert-dir={}", self.directory().join("pki").display());
+        let is_it = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            words.next().is_some_and(|program| program.ends_with(b"/kube-apiserver"))
+                && words.any(|word| word == mark.as_bytes())
+        };
+        let pids = std::fs::read_dir("/proc").expect("processes").flatten();
+        let mut pids = pids.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+        let pid = pids.find(is_it).expect("an API server");
+        std::fs::write(&word, "").expect("a file");
+        let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("root may end it");
+        eventually("a new API server", Duration::from_secs(10), || match word.exists() {
+            true => Err("the old one has not ended".to_owned()),
+            false => Ok(()),
+        });
+    }
+
     /// What keeps it up.
     pub fn fixture(&self) -> &Fixture {
         &self.fixture
