@@ -4,8 +4,8 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::{Fixture, Registry, TestImage, eventually, script};
@@ -62,6 +62,9 @@ impl Cluster {
     /// Kills the API server, which begins anew at once. What it was asked is not answered; it takes requests again about a
     /// second later.
     pub fn restart_api_server(&self) {
+        // One word is for one end.
+        static RESTART: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = RESTART.lock().unwrap_or_else(PoisonError::into_inner);
         let word = self.directory().join("restart");
         let mark = format!("--cert-dir={}", self.directory().join("pki").display());
         let is_it = |pid: &i32| {

@@ -11,7 +11,7 @@ use super::fields::is_below;
 use super::migrate;
 use super::order::{DEFINITIONS, WAVES};
 use super::resolve::Target;
-use crate::deploy::cluster::{ApiError, Applied, Cluster, PatchKind, Refusal};
+use crate::deploy::cluster::{ApiError, Applied, Cluster, PatchKind, Refusal, forget_managers};
 use crate::deploy::error::DeployError;
 use crate::deploy::object::ObjectId;
 
@@ -102,12 +102,15 @@ pub struct Done {
     pub id: ObjectId,
     /// What became of it. In a dry run of an object that is there, [`Action::Configured`] stands for either.
     pub action: Action,
-    /// The object as the server has answered it; null for one that could not be tried.
+    /// The object as the server has answered it, without its managed fields, which are half of it; null for one that could
+    /// not be tried.
     pub object: Value,
     /// What the server warns of.
     pub warnings: Vec<String>,
     /// Who was taken over from.
     pub taken_from: Vec<String>,
+    /// Who is to be taken over from, as a dry run has shown.
+    earlier: Vec<String>,
 }
 
 impl Done {
@@ -229,6 +232,7 @@ fn untried(target: &Target) -> Done {
         object: Value::Null,
         warnings: Vec::new(),
         taken_from: Vec::new(),
+        earlier: Vec::new(),
     }
 }
 
@@ -238,8 +242,11 @@ async fn try_one(cluster: &Cluster, target: &Target, options: &ApplyOptions) -> 
         return Err(Failure::gitops(target, &owner).into());
     }
     let action = if applied.created { Action::Created } else { Action::Configured };
-    let Applied { object, warnings, .. } = applied;
-    Ok(Done { id: target.id.clone(), action, object, warnings, taken_from })
+    let Applied { mut object, warnings, .. } = applied;
+    let earlier = migrate::predecessors(&object, MANAGER, &options.take_over);
+    let earlier = earlier.into_iter().map(str::to_owned).collect();
+    forget_managers(&mut object);
+    Ok(Done { id: target.id.clone(), action, object, warnings, taken_from, earlier })
 }
 
 async fn apply_one(
@@ -252,13 +259,14 @@ async fn apply_one(
         until_gone(cluster, target).await?;
     }
     let mut taken_from: Vec<String> = Vec::new();
-    let earlier = migrate::predecessors(&tried.object, MANAGER, &options.take_over);
-    if !earlier.is_empty() || !tried.taken_from.is_empty() {
+    if !tried.earlier.is_empty() || !tried.taken_from.is_empty() {
         taken_from = take_over(cluster, target, options).await?;
     }
     let (applied, _) = attempt(cluster, target, options, false).await?;
-    let Applied { object, warnings, created, repeated } = applied;
-    let mut done = Done { id: target.id.clone(), action: Action::Created, object, warnings, taken_from };
+    let Applied { mut object, warnings, created, repeated } = applied;
+    forget_managers(&mut object);
+    let (id, earlier) = (target.id.clone(), Vec::new());
+    let mut done = Done { id, action: Action::Created, object, warnings, taken_from, earlier };
     // An answer may have been lost: who asks again for what was not there a moment ago is told that it is there.
     let was_absent = tried.action == Action::Created && !tried.object.is_null();
     if !(created || repeated && was_absent) {

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::access::Access;
-use super::answer::{ApiError, Refusal};
+use super::answer::{ApiError, Refusal, forget_managers};
 use super::discovery::{self, GroupList, Kinds, Resource, ResourceList};
 use super::watch::Watch;
 use crate::deploy::object::Gvk;
@@ -85,7 +85,8 @@ pub struct Applied {
 /// The objects of a kind.
 #[derive(Debug, Clone)]
 pub struct List {
-    /// The objects. Unlike by themselves they name neither kind nor version.
+    /// The objects. Unlike by themselves they name neither kind nor version, and their managed fields, which are half of
+    /// them, are left out.
     pub items: Vec<Value>,
     /// From which version on a watch tells of changes.
     pub resource_version: String,
@@ -210,8 +211,9 @@ impl Cluster {
                 query.push(("continue", &next));
             }
             let mut page = self.get(&target(path, &query)).await?;
-            if let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) {
-                items.extend(found);
+            if let Some(Value::Array(mut found)) = page.get_mut("items").map(Value::take) {
+                found.iter_mut().for_each(forget_managers);
+                items.append(&mut found);
             }
             let text = |field| page.pointer(field).and_then(Value::as_str).unwrap_or_default().to_owned();
             let resource_version = text("/metadata/resourceVersion");

@@ -20,7 +20,7 @@ use crate::support::{Call, Cluster, Fate, Front, Level, Namespace, Registry, eve
 /// Seeds in every run of the tests.
 const FEW: u64 = 4;
 /// Seeds at a time.
-const WORKERS: usize = 3;
+const WORKERS: usize = 4;
 /// Kinds in which nothing may be too much or too little.
 const KINDS: &str = "configmap,secret,service,serviceaccount,deployment,statefulset,job";
 /// What a failure under faults may say: unreachable, forbidden (a server that begins knows no roles yet), refused, not in
