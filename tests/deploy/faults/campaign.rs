@@ -378,7 +378,8 @@ fn faults_leave_what_would_be_without_them_or_an_error() {
         let ran = run(scene.cluster.kubeconfig(), &args, &text);
         assert_eq!(ran.code, 0, "{}", ran.err);
         let right = try_live(&scene.cluster, namespace.name(), &text, namespace.name()).unwrap();
-        drop(namespace);
+        let name = namespace.name().to_owned();
+        scene.cluster.run(&["delete", "namespace", &name, "--wait=false"], "").unwrap();
         scene.right.insert(version, right);
     }
     let (scene, next, began) = (&scene, &AtomicU64::new(first), Instant::now());
