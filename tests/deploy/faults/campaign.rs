@@ -20,7 +20,7 @@ use crate::support::{Call, Cluster, Fate, Front, Level, Namespace, Registry, eve
 /// Seeds in every run of the tests.
 const FEW: u64 = 4;
 /// Seeds at a time.
-const WORKERS: usize = 4;
+const WORKERS: usize = 6;
 /// Kinds in which nothing may be too much or too little.
 const KINDS: &str = "configmap,secret,service,serviceaccount,deployment,statefulset,job";
 /// What a failure under faults may say: unreachable, forbidden (a server that begins knows no roles yet), refused, not in
@@ -390,6 +390,7 @@ fn faults_leave_what_would_be_without_them_or_an_error() {
                 return;
             }
             run_seed(scene, &registry, seed);
+            eprintln!("seed {seed} after {:?}", began.elapsed());
         };
         let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
