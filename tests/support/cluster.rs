@@ -62,10 +62,20 @@ impl Cluster {
     /// Kills the API server, which begins anew at once. What it was asked is not answered; it takes requests again about a
     /// second later.
     pub fn restart_api_server(&self) {
-        // One word is for one end.
+        // Whoever comes second ends another than the first.
         static RESTART: Mutex<()> = Mutex::new(());
         let _one_at_a_time = RESTART.lock().unwrap_or_else(PoisonError::into_inner);
-        let word = self.directory().join("restart");
+        std::fs::write(self.directory().join("restarts"), "").expect("a file");
+        let old = self.api_server().expect("an API server");
+        let pid = rustix::process::Pid::from_raw(old).expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("root may end it");
+        eventually("a new API server", Duration::from_secs(10), || {
+            self.api_server().filter(|new| *new != old).ok_or("it has not begun".to_owned())
+        });
+    }
+
+    /// Its process.
+    fn api_server(&self) -> Option<i32> {
         let mark = format!("--cert-dir={}", self.directory().join("pki").display());
         let is_it = |pid: &i32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -73,16 +83,9 @@ impl Cluster {
             words.next().is_some_and(|program| program.ends_with(b"/kube-apiserver"))
                 && words.any(|word| word == mark.as_bytes())
         };
-        let pids = std::fs::read_dir("/proc").expect("processes").flatten();
-        let mut pids = pids.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
-        let pid = pids.find(is_it).expect("an API server");
-        std::fs::write(&word, "").expect("a file");
-        let pid = rustix::process::Pid::from_raw(pid).expect("a process");
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("root may end it");
-        eventually("a new API server", Duration::from_secs(10), || match word.exists() {
-            true => Err("the old one has not ended".to_owned()),
-            false => Ok(()),
-        });
+        let entries = std::fs::read_dir("/proc").expect("processes").flatten();
+        let mut pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+        pids.find(is_it)
     }
 
     /// What keeps it up.

@@ -232,7 +232,8 @@ fn a_502_without_retry_after_is_asked_again_whether_or_not_it_was_done() {
     let registry = cluster.registry();
     let namespace = cluster.namespace(Level::Privileged);
     let deploy = ["deploy", "-n", namespace.name(), "--name", "web", "--prune", "-f", "-"];
-    let kinds: [(&str, fn(&Call) -> Fate); 5] = [
+    type Judge = fn(&Call) -> Fate;
+    let kinds: [(&str, Judge); 5] = [
         ("unheard 502", |_| Fate::Refused { status: 502, retry_after: None }),
         ("done 502", |_| Fate::Disowned { status: 502 }),
         ("done 504", |_| Fate::Disowned { status: 504 }),
