@@ -6,10 +6,17 @@ use std::process::Command;
 
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
-/// Date, commit, machine and peers of a run that writes below `directory`.
+/// Date, commit, machine and the peers that build of a run that writes below `directory`.
 pub fn describe(directory: &Path) -> String {
+    let buildah = said("buildah", &["--version"]);
+    let buildah = buildah.split(' ').nth(2).unwrap_or("?");
+    format!("{} BuildKit 0.33.0, buildah {buildah}.", describe_alone(directory))
+}
+
+/// The same without peers.
+pub fn describe_alone(directory: &Path) -> String {
     format!(
-        "{date}, commit {commit}; {cores} processors ({model}), {memory} GiB, Linux {kernel}, {disk}. BuildKit {buildkit}, buildah {buildah}.",
+        "{date}, commit {commit}; {cores} processors ({model}), {memory} GiB, Linux {kernel}, {disk}.",
         date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
         commit = commit(),
         cores = std::thread::available_parallelism().map_or(0, usize::from),
@@ -18,8 +25,6 @@ pub fn describe(directory: &Path) -> String {
             field("/proc/meminfo", "MemTotal:").trim_end_matches(" kB").parse::<u64>().unwrap_or(0) >> 20,
         kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
         disk = said("findmnt", &["-no", "FSTYPE,SOURCE", "-T", &directory.display().to_string()]),
-        buildkit = "0.33.0",
-        buildah = said("buildah", &["--version"]).split(' ').nth(2).unwrap_or("?"),
     )
 }
 

@@ -481,6 +481,11 @@ fn redacted(line: &str) -> String {
     if let Some((before, _)) = line.split_once("scheduler: ") {
         return format!("{before}scheduler: …");
     }
+    // What this machine has, as opposed to the nodes that are made up.
+    if let Some((before, rest)) = line.split_once("node node has cpu ") {
+        let rest = rest.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == 'm');
+        return format!("{before}node node has cpu …{rest}");
+    }
     let line = match (line.find(" ("), line.find(" times)")) {
         (Some(from), Some(to)) if from < to => format!("{}{}", &line[..from], &line[to + " times)".len()..]),
         _ => line.to_owned(),
@@ -510,9 +515,11 @@ fn drawn(word: &str) -> String {
             return format!("{name}…");
         }
     }
-    match word.split_once(':') {
+    let bare = word.trim_end_matches(':');
+    match bare.split_once(':') {
+        // Programs in images are this machine's compiler's.
         Some(("sha256", hex)) if hex.len() == 64 && !hex.trim_start_matches('0').is_empty() => {
-            "sha256:…".to_owned()
+            word.replace(hex, "…")
         }
         _ if word.len() == 36 && word.matches('-').count() == 4 => "UID".to_owned(),
         _ => word.to_owned(),

@@ -26,9 +26,21 @@ fn of_side(file: &Path, side: &str) -> String {
 
 /// The objects of `text` as they are in the cluster, by kind and name, as nothing but the manifest has made them.
 fn live(cluster: &Cluster, namespace: &str, text: &str, side: &str) -> BTreeMap<String, Value> {
-    let found = cluster
-        .run(&["-n", namespace, "get", "-o", "json", "--show-managed-fields", "-f", "-"], text)
-        .unwrap();
+    try_live(cluster, namespace, text, side).unwrap()
+}
+
+/// The same.
+///
+/// # Errors
+/// What kubectl said.
+pub fn try_live(
+    cluster: &Cluster,
+    namespace: &str,
+    text: &str,
+    side: &str,
+) -> Result<BTreeMap<String, Value>, String> {
+    let args = ["-n", namespace, "get", "-o", "json", "--show-managed-fields", "-f", "-"];
+    let found = cluster.run(&args, text)?;
     let found: Value = serde_json::from_str(&found).unwrap();
     let items = found["items"].as_array().cloned().unwrap_or_else(|| vec![found]);
     let mut objects = BTreeMap::new();
@@ -39,7 +51,7 @@ fn live(cluster: &Cluster, namespace: &str, text: &str, side: &str) -> BTreeMap<
             format!("{}/{}", item["kind"].as_str().unwrap(), item["metadata"]["name"].as_str().unwrap());
         assert!(objects.insert(key.clone(), item).is_none(), "{key} is there twice");
     }
-    objects
+    Ok(objects)
 }
 
 /// Takes out what is of this very object, what others write at their own time, and who has written.

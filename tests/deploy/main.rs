@@ -10,4 +10,5 @@ mod apply;
 mod calculator;
 mod causes;
 mod differential;
+mod faults;
 mod rollouts;

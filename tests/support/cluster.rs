@@ -4,8 +4,8 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::{Fixture, Registry, TestImage, eventually, script};
@@ -47,6 +47,45 @@ impl Cluster {
     /// A cluster of one's own, which ends when this is dropped.
     pub fn start() -> Self {
         Self { fixture: Fixture::start::<&str>("cluster", []) }
+    }
+
+    /// The same with `count` more nodes, which are there by name alone: pods that ask for `type: kwok` are ready at once.
+    pub fn with_named_nodes(count: usize) -> Self {
+        Self { fixture: Fixture::start("cluster", ["--nodes", &count.to_string()]) }
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.fixture.path("DIR")
+    }
+
+    /// Kills the API server, which begins anew at once. What it was asked is not answered; it takes requests again about a
+    /// second later.
+    pub fn restart_api_server(&self) {
+        // Whoever comes second ends another than the first.
+        static RESTART: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = RESTART.lock().unwrap_or_else(PoisonError::into_inner);
+        std::fs::write(self.directory().join("restarts"), "").expect("a file");
+        let old = self.api_server().expect("an API server");
+        let pid = rustix::process::Pid::from_raw(old).expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("root may end it");
+        eventually("a new API server", Duration::from_secs(10), || {
+            self.api_server().filter(|new| *new != old).ok_or("it has not begun".to_owned())
+        });
+    }
+
+    /// Its process.
+    fn api_server(&self) -> Option<i32> {
+        let mark = format!("--cert-dir={}", self.directory().join("pki").display());
+        let is_it = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            words.next().is_some_and(|program| program.ends_with(b"/kube-apiserver"))
+                && words.any(|word| word == mark.as_bytes())
+        };
+        let entries = std::fs::read_dir("/proc").expect("processes").flatten();
+        let mut pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+        pids.find(is_it)
     }
 
     /// What keeps it up.

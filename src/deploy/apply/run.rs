@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::Value;
 
 use super::MANAGER;
@@ -11,7 +11,7 @@ use super::fields::is_below;
 use super::migrate;
 use super::order::{DEFINITIONS, WAVES};
 use super::resolve::Target;
-use crate::deploy::cluster::{ApiError, Applied, Cluster, PatchKind, Refusal};
+use crate::deploy::cluster::{ApiError, Applied, Cluster, PatchKind, Refusal, forget_managers};
 use crate::deploy::error::DeployError;
 use crate::deploy::object::ObjectId;
 
@@ -102,12 +102,15 @@ pub struct Done {
     pub id: ObjectId,
     /// What became of it. In a dry run of an object that is there, [`Action::Configured`] stands for either.
     pub action: Action,
-    /// The object as the server has answered it; null for one that could not be tried.
+    /// The object as the server has answered it, without its managed fields, which are half of it; null for one that could
+    /// not be tried.
     pub object: Value,
     /// What the server warns of.
     pub warnings: Vec<String>,
     /// Who was taken over from.
     pub taken_from: Vec<String>,
+    /// Who is to be taken over from, as a dry run has shown.
+    earlier: Vec<String>,
 }
 
 impl Done {
@@ -136,7 +139,7 @@ pub async fn try_all(
         }
         settle(target, try_one(cluster, target, options).await)
     });
-    outcomes(stream::iter(tries).buffered(AT_ONCE).collect().await)
+    outcomes(stream::iter(tries).buffered(AT_ONCE).try_collect().await?)
 }
 
 /// Applies, wave by wave; `tried` is what the dry run has shown, in the same order.
@@ -163,7 +166,7 @@ pub async fn apply_all(
                 tell(done);
             }
         });
-        let through = outcomes(told.collect().await)?;
+        let through = outcomes(told.try_collect().await?)?;
         if wave == DEFINITIONS && targets.iter().any(|target| target.is_ahead) {
             until_served(cluster, targets).await?;
         }
@@ -172,14 +175,16 @@ pub async fn apply_all(
     Ok(done)
 }
 
+/// What an object has come to, or what ends the run: a cluster that has not answered for a minute is not asked about the
+/// next hundred objects.
 type Outcome = Result<Result<Done, Failure>, ApiError>;
 
 /// All of the results, or all of the failures.
-fn outcomes(outcomes: Vec<Outcome>) -> Result<Vec<Done>, DeployError> {
+fn outcomes(outcomes: Vec<Result<Done, Failure>>) -> Result<Vec<Done>, DeployError> {
     let mut done = Vec::with_capacity(outcomes.len());
     let mut failures = Vec::new();
     for outcome in outcomes {
-        match outcome? {
+        match outcome {
             Ok(one) => done.push(one),
             Err(failure) => failures.push(failure),
         }
@@ -227,6 +232,7 @@ fn untried(target: &Target) -> Done {
         object: Value::Null,
         warnings: Vec::new(),
         taken_from: Vec::new(),
+        earlier: Vec::new(),
     }
 }
 
@@ -236,8 +242,11 @@ async fn try_one(cluster: &Cluster, target: &Target, options: &ApplyOptions) -> 
         return Err(Failure::gitops(target, &owner).into());
     }
     let action = if applied.created { Action::Created } else { Action::Configured };
-    let Applied { object, warnings, .. } = applied;
-    Ok(Done { id: target.id.clone(), action, object, warnings, taken_from })
+    let Applied { mut object, warnings, .. } = applied;
+    let earlier = migrate::predecessors(&object, MANAGER, &options.take_over);
+    let earlier = earlier.into_iter().map(str::to_owned).collect();
+    forget_managers(&mut object);
+    Ok(Done { id: target.id.clone(), action, object, warnings, taken_from, earlier })
 }
 
 async fn apply_one(
@@ -250,14 +259,17 @@ async fn apply_one(
         until_gone(cluster, target).await?;
     }
     let mut taken_from: Vec<String> = Vec::new();
-    let earlier = migrate::predecessors(&tried.object, MANAGER, &options.take_over);
-    if !earlier.is_empty() || !tried.taken_from.is_empty() {
+    if !tried.earlier.is_empty() || !tried.taken_from.is_empty() {
         taken_from = take_over(cluster, target, options).await?;
     }
     let (applied, _) = attempt(cluster, target, options, false).await?;
-    let Applied { object, warnings, created } = applied;
-    let mut done = Done { id: target.id.clone(), action: Action::Created, object, warnings, taken_from };
-    if !created {
+    let Applied { mut object, warnings, created, repeated } = applied;
+    forget_managers(&mut object);
+    let (id, earlier) = (target.id.clone(), Vec::new());
+    let mut done = Done { id, action: Action::Created, object, warnings, taken_from, earlier };
+    // An answer may have been lost: who asks again for what was not there a moment ago is told that it is there.
+    let was_absent = tried.action == Action::Created && !tried.object.is_null();
+    if !(created || repeated && was_absent) {
         let is_same = done.version().is_some() && done.version() == tried.version();
         done.action = if is_same { Action::Unchanged } else { Action::Configured };
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Deserialize;
+use serde_json::Value;
 use thiserror::Error;
 
 /// Why a request has no result.
@@ -186,6 +187,14 @@ impl Refusal {
     /// Whether the server does not know the kind at all: a CRD that is not there or not served yet.
     pub fn is_unknown_kind(&self) -> bool {
         self.code == 404 && self.message.contains("could not find the requested resource")
+    }
+}
+
+/// Takes the managed fields out of an object. They are half of it, and thousands of objects are kept until everything is
+/// ready.
+pub fn forget_managers(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::access::Access;
-use super::answer::{ApiError, Refusal};
+use super::answer::{ApiError, Refusal, forget_managers};
 use super::discovery::{self, GroupList, Kinds, Resource, ResourceList};
 use super::watch::Watch;
 use crate::deploy::object::Gvk;
@@ -40,6 +40,10 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 16;
 /// Objects a page of a list.
 const PAGE: usize = 500;
+/// How often a list is begun whose pages are forgotten before they are asked for.
+const LISTINGS: usize = 3;
+/// How long the server lets a watch go on, in seconds: one that nothing comes of for longer is broken (see `watch`).
+const WATCHED: &str = "30";
 /// `application/json`, for bodies and answers.
 const JSON: &str = "application/json";
 
@@ -74,12 +78,15 @@ pub struct Applied {
     pub warnings: Vec<String>,
     /// Whether it was not there before.
     pub created: bool,
+    /// Whether it was sent more than once: an earlier answer may have been lost, and the first of them have created it.
+    pub repeated: bool,
 }
 
 /// The objects of a kind.
 #[derive(Debug, Clone)]
 pub struct List {
-    /// The objects. Unlike by themselves they name neither kind nor version.
+    /// The objects. Unlike by themselves they name neither kind nor version, and their managed fields, which are half of
+    /// them, are left out.
     pub items: Vec<Value>,
     /// From which version on a watch tells of changes.
     pub resource_version: String,
@@ -107,6 +114,8 @@ struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
+    /// Whether others were lost before it, or asked for patience.
+    repeated: bool,
 }
 
 impl Cluster {
@@ -176,11 +185,22 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
-    /// The objects at `path` that `query` selects, page by page.
+    /// The objects at `path` that `query` selects, page by page. Pages that the server has forgotten meanwhile (410) are
+    /// asked for from the first.
     ///
     /// # Errors
     /// As [`Cluster::get`].
     pub async fn list(&self, path: &str, query: &[(&str, &str)]) -> Result<List, ApiError> {
+        for _ in 1..LISTINGS {
+            match self.pages(path, query).await {
+                Err(error) if error.refusal().is_some_and(|refusal| refusal.code == 410) => {}
+                other => return other,
+            }
+        }
+        self.pages(path, query).await
+    }
+
+    async fn pages(&self, path: &str, query: &[(&str, &str)]) -> Result<List, ApiError> {
         let mut items = Vec::new();
         let mut next = String::new();
         let limit = PAGE.to_string();
@@ -191,8 +211,9 @@ impl Cluster {
                 query.push(("continue", &next));
             }
             let mut page = self.get(&target(path, &query)).await?;
-            if let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) {
-                items.extend(found);
+            if let Some(Value::Array(mut found)) = page.get_mut("items").map(Value::take) {
+                found.iter_mut().for_each(forget_managers);
+                items.append(&mut found);
             }
             let text = |field| page.pointer(field).and_then(Value::as_str).unwrap_or_default().to_owned();
             let resource_version = text("/metadata/resourceVersion");
@@ -217,6 +238,7 @@ impl Cluster {
         query.extend([
             ("watch", "1"),
             ("allowWatchBookmarks", "true"),
+            ("timeoutSeconds", WATCHED),
             ("resourceVersion", resource_version),
         ]);
         let call = Call::get(target(path, &query), JSON);
@@ -230,7 +252,7 @@ impl Cluster {
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
             Ok((parts.status, parts.headers, Body::from(body)))
         });
-        let (status, _, body) = answer.await?;
+        let ((status, _, body), _) = answer.await?;
         match status {
             StatusCode::GONE => Err(ApiError::Expired),
             status if status.is_success() => Ok(Watch::new(body, request)),
@@ -256,7 +278,8 @@ impl Cluster {
             Call { method: Method::PATCH, target: target(path, query), accept: JSON, body, repeatable: true };
         let answer = self.call(&call).await?;
         let created = answer.status == StatusCode::CREATED;
-        Ok(Applied { warnings: warnings(&answer.headers), object: parsed(&call, &answer.body)?, created })
+        let (warnings, repeated) = (warnings(&answer.headers), answer.repeated);
+        Ok(Applied { warnings, object: parsed(&call, &answer.body)?, created, repeated })
     }
 
     /// Changes an object. It must be a change that may be made twice.
@@ -295,7 +318,8 @@ impl Cluster {
             Call { method: Method::POST, target: target(path, query), accept: JSON, body, repeatable: false };
         let answer = self.call(&call).await?;
         let created = answer.status == StatusCode::CREATED;
-        Ok(Applied { warnings: warnings(&answer.headers), object: parsed(&call, &answer.body)?, created })
+        let (warnings, repeated) = (warnings(&answer.headers), answer.repeated);
+        Ok(Applied { warnings, object: parsed(&call, &answer.body)?, created, repeated })
     }
 
     /// Deletes what is at `path`, under `options` (`DeleteOptions`).
@@ -391,9 +415,9 @@ impl Cluster {
             };
             tokio::time::timeout(ATTEMPT, whole).await.unwrap_or_else(|_| Err(self.silent()))
         });
-        let (status, headers, body) = answer.await?;
+        let ((status, headers, body), repeated) = answer.await?;
         if status.is_success() {
-            return Ok(Answer { status, headers, body });
+            return Ok(Answer { status, headers, body, repeated });
         }
         Err(refused(status, call.shown(), &body))
     }
@@ -420,17 +444,18 @@ impl Cluster {
         Ok(answer)
     }
 
-    /// Tries until there is an answer that counts.
+    /// Tries until there is an answer that counts; says whether it was not the first.
     async fn repeating<T, F>(
         &self,
         call: &Call,
         mut attempt: impl FnMut() -> F,
-    ) -> Result<(StatusCode, HeaderMap, T), ApiError>
+    ) -> Result<((StatusCode, HeaderMap, T), bool), ApiError>
     where
         F: Future<Output = Result<(StatusCode, HeaderMap, T), ApiError>>,
     {
         let begun = Instant::now();
         let mut bound = FIRST_PAUSE;
+        let mut repeated = false;
         loop {
             let outcome = attempt().await;
             let pause = match &outcome {
@@ -442,7 +467,10 @@ impl Cluster {
             };
             let answered = self.inner.answered.load(Ordering::Relaxed);
             let patience = if answered { PATIENCE } else { FIRST_PATIENCE };
-            let Some(asked) = pause.filter(|_| begun.elapsed() < patience) else { return outcome };
+            let Some(asked) = pause.filter(|_| begun.elapsed() < patience) else {
+                return outcome.map(|answer| (answer, repeated));
+            };
+            repeated = true;
             let pause = asked + bound.mul_f64(SystemClock.fraction());
             tracing::debug!("{} is tried again in {} ms", call.shown(), pause.as_millis());
             tokio::time::sleep(pause).await;

@@ -16,7 +16,7 @@ mod discovery;
 mod watch;
 
 pub use access::{Access, AccessError, AccessOptions};
-pub use answer::{ApiError, Cause, Refusal};
+pub use answer::{ApiError, Cause, Refusal, forget_managers};
 pub use client::{Applied, Cluster, List, PatchKind};
 pub use discovery::{Kinds, Resource};
 pub use watch::{Watch, WatchEvent};

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::answer::{ApiError, Refusal};
 
-/// A server sends a bookmark about every minute to those that ask for them. What is silent for longer was forgotten on
-/// the way, as load balancers and agents' tunnels do.
-const SILENCE: Duration = Duration::from_secs(90);
+/// A server ends a watch after 30 s, as it is asked to. What is silent for longer was forgotten on the way, as load
+/// balancers and agents' tunnels do: it is asked for anew then, and no change is seen later than this.
+const SILENCE: Duration = Duration::from_secs(35);
 
 /// A change.
 #[derive(Debug, Clone, PartialEq)]

@@ -59,6 +59,7 @@ impl Collector {
         evidence.has_custom = subject.has_custom;
         let Some(namespace) = subject.id.namespace.as_deref() else { return evidence };
         self.pods(&mut evidence, namespace).await;
+        evidence.there = evidence.pods.len();
         evidence.pods.retain(|pod| is_troubled(pod) || subject.is_settling && is_probed_for_life(pod));
         // Those that have shown most come first.
         evidence.pods.sort_by_key(|pod| std::cmp::Reverse(trouble(pod)));

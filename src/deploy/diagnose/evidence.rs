@@ -147,8 +147,10 @@ pub struct Evidence {
     pub workload: Value,
     /// What creates its pods: the newest replica set, or the workload itself.
     pub creator: Value,
-    /// The pods of its newest revision.
+    /// The pods of its newest revision with which something may be wrong.
     pub pods: Vec<Value>,
+    /// How many pods of its newest revision there are, the sound ones among them.
+    pub there: usize,
     /// What has happened to it, its creator, its pods and its claims.
     pub events: Vec<EventFact>,
     /// Secrets that pods name.
@@ -179,6 +181,7 @@ impl Evidence {
             creator: workload.clone(),
             workload,
             pods: Vec::new(),
+            there: 0,
             events: Vec::new(),
             secrets: BTreeMap::new(),
             config_maps: BTreeMap::new(),

@@ -2,11 +2,13 @@
 //!
 //! Replica sets say so in a condition, everything else in events alone.
 
+use serde_json::Value;
+
 use super::{Cause, Evidence, Finding, Policy, Weight, between, flat};
 use crate::deploy::status::{condition, text};
 
 pub(super) fn finding(evidence: &Evidence, policy: &Policy) -> Option<Finding> {
-    let message = refusal(evidence)?;
+    let message = refusal(evidence).filter(|message| is_an_answer(message))?;
     let finding = classify(evidence, policy, &message);
     Some(finding.seen(format!("the API server, to {}: {}", who(evidence), flat(&shown(&message)))))
 }
@@ -28,13 +30,33 @@ fn refusal(evidence: &Evidence) -> Option<String> {
     let kind = text(creator, "/kind");
     // A replica set takes the condition back when it succeeds. The others have events only, which stay: they count
     // while pods are missing.
-    if kind == "ReplicaSet" || kind == "Deployment" || !evidence.pods.is_empty() {
+    if kind == "ReplicaSet"
+        || kind == "Deployment"
+        || !evidence.pods.is_empty()
+        || evidence.there >= wanted(creator)
+    {
         return None;
     }
     let event = evidence
         .events_of(kind, text(creator, "/metadata/name"))
         .find(|event| event.reason == "FailedCreate")?;
     Some(event.message.clone())
+}
+
+/// How many pods it is to have; of others than these one is enough to show that they can be created.
+fn wanted(creator: &Value) -> usize {
+    let number = match text(creator, "/kind") {
+        "StatefulSet" => creator.pointer("/spec/replicas"),
+        "DaemonSet" => creator.pointer("/status/desiredNumberScheduled"),
+        _ => None,
+    };
+    number.and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok()).unwrap_or(1)
+}
+
+/// Whether an API server has said it. A controller tells in the same words that it could not ask one, which restarts:
+/// `Post "https://…/pods": dial tcp …: connect: connection refused`. It asks again.
+fn is_an_answer(message: &str) -> bool {
+    !shown(message).starts_with("Post \"")
 }
 
 /// Without what every controller puts before it, and the name of a pod that never was.

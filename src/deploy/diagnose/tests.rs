@@ -288,6 +288,31 @@ fn refusals(#[case] message: &str, #[case] cause: Cause, #[case] what: &str) {
     assert_eq!((finding.cause, finding.what.as_str()), (cause, what));
 }
 
+/// A controller that could not ask, while the API server restarted, says so in the same words.
+#[test]
+fn what_no_api_server_has_said_is_no_refusal() {
+    let away = "Post \"https://10.0.0.1:6443/api/v1/namespaces/shop/pods\": dial tcp 10.0.0.1:6443: connect: connection refused";
+    assert!(diagnose(&refused(&format!("Error creating: {away}")), &Policy::default()).is_empty());
+    let mut evidence = Evidence::of(
+        ObjectId { kind: GroupKind::new("apps", "StatefulSet"), ..id() },
+        json!({"kind": "StatefulSet", "metadata": {"name": "web"}, "spec": {"replicas": 2}}),
+    );
+    let failed = |error: &str| EventFact {
+        kind: "StatefulSet".to_owned(),
+        name: "web".to_owned(),
+        part: String::new(),
+        ..event("FailedCreate", &format!("Create Pod web-0 in StatefulSet web failed error: {error}"), 1)
+    };
+    evidence.events = vec![failed(away)];
+    assert!(diagnose(&evidence, &Policy::default()).is_empty());
+    // What it did say counts while pods are missing, and not when all are there and sound.
+    evidence.events = vec![failed("pods \"web-0\" is forbidden: no")];
+    evidence.there = 1;
+    assert_eq!(first(&evidence).cause, Cause::PodRefused);
+    evidence.there = 2;
+    assert!(diagnose(&evidence, &Policy::default()).is_empty());
+}
+
 #[test]
 fn the_same_of_several_pods_is_told_once() {
     let mut evidence = waiting("ErrImageNeverPull", "");

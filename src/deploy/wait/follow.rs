@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::deploy::cluster::{ApiError, Cluster, Resource, WatchEvent};
+use crate::deploy::cluster::{ApiError, Cluster, Resource, WatchEvent, forget_managers};
 use crate::deploy::status::text;
 
 /// How often it is asked where watching is not allowed.
@@ -201,6 +201,7 @@ impl Follow {
             return;
         }
         known.insert(name.clone(), version);
+        forget_managers(&mut object);
         // In lists they do not say what they are.
         object["apiVersion"] = self.resource.gvk.api_version().into();
         object["kind"] = self.resource.gvk.kind.clone().into();
