@@ -15,6 +15,7 @@
 //! | `rollout`, `rollback` | history, going back, restarting; going back when a deployment fails |
 //! | `wait` | waiting until everything does, or until it is known why not |
 //! | `review`, `smoke` | who we are and what we may do; whether an address answers |
+//! | `reconcile` | having Flux or Argo CD look now, and waiting for what comes of it |
 //! | `diff` | what would change, field by field |
 //! | `inventory`, `remove` | what a deployment consists of; removing what it no longer has, or all of it |
 //!
@@ -35,6 +36,7 @@ pub mod manifest;
 pub mod object;
 pub mod pull_secret;
 pub mod rbac;
+pub mod reconcile;
 pub mod remove;
 pub mod render;
 pub mod review;

@@ -10,4 +10,5 @@ mod apply;
 mod calculator;
 mod causes;
 mod differential;
+mod reconcile;
 mod rollouts;
