@@ -85,18 +85,18 @@ pub async fn flux(
 /// Sources first, then the object; all of it again until the revision is there that was asked for.
 async fn reconcile(watcher: &Watcher<'_>, chain: &Chain, options: &FluxOptions) -> Result<Reconciled, Ended> {
     let Chain { asked, sources } = chain;
+    let mut more = Map::new();
+    if asked.id.kind.is(HELM, "HelmRelease") {
+        let wanted = [(FORCE, options.force), (RESET, options.reset)];
+        more.extend(wanted.iter().filter(|(_, is)| *is).map(|(name, _)| ((*name).to_owned(), Value::Null)));
+    }
     loop {
         for source in sources {
             answered(watcher, source, &Map::new()).await?;
         }
-        let mut more = Map::new();
-        if asked.id.kind.is(HELM, "HelmRelease") {
-            let wanted = [(FORCE, options.force), (RESET, options.reset)];
-            more.extend(
-                wanted.iter().filter(|(_, is)| *is).map(|(name, _)| ((*name).to_owned(), Value::Null)),
-            );
-        }
         let object = answered(watcher, asked, &more).await?;
+        // What is forced is forced once, however often is asked for the revision.
+        more.clear();
         let revision = revision(&object);
         let Some(wanted) = &options.revision else {
             return Ok(Reconciled { id: asked.id.clone(), revision });
