@@ -302,7 +302,7 @@ async fn roll_back(cluster: &Cluster, before: Before, error: &CliError, session:
 async fn answering(check: &(Vec<Url>, Duration), session: &Session) -> Result<(), CliError> {
     let (urls, patience) = check;
     for url in urls {
-        let answer = smoke::check(url, *patience).await;
+        let answer = smoke::check(url, *patience, &session.settings.surroundings().environment).await;
         let failed = |why| DeployError::Smoke { url: url.to_string(), why };
         session.report.note(format!("{url} answers: {}", answer.map_err(failed)?));
     }
