@@ -28,7 +28,7 @@ use crate::deploy::{DeployError, smoke};
 use crate::settings::{Given, Origin, parse_age};
 
 /// The variable that names a deployment if nobody else does: GitLab's short name of an environment.
-const ENVIRONMENT: &str = "CI_ENVIRONMENT_SLUG";
+pub(super) const ENVIRONMENT: &str = "CI_ENVIRONMENT_SLUG";
 /// How long an address is asked.
 const CHECK: Duration = Duration::from_secs(60);
 /// How long what is removed may take to be gone.
