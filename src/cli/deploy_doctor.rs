@@ -131,7 +131,7 @@ pub(super) async fn run(arguments: DoctorArgs, session: &Session) -> Result<(), 
 /// The deployment's name, and who says so.
 fn named(given: Option<String>, session: &Session) -> Result<Option<(String, &'static str)>, CliError> {
     let origin = if given.is_some() { "--name" } else { ENVIRONMENT };
-    Ok(name_of(given, false, session)?.map(|name| (name, origin)))
+    Ok(name_of(given, session)?.map(|name| (name, origin)))
 }
 
 fn needs(

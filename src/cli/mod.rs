@@ -35,6 +35,7 @@ mod inspect;
 mod kind;
 mod login;
 mod manifests;
+mod outcome;
 mod panics;
 mod prune;
 mod pull_secret;
