@@ -16,6 +16,7 @@ use super::outcome::{Outcome, Row};
 use super::rollout_wait::{WaitArgs, wait_for};
 use super::session::Session;
 use crate::deploy::apply::{self, Action, ApplyOptions, Done, Force, Target, Validation};
+use crate::deploy::apply_set::ApplySet;
 use crate::deploy::cluster::Cluster;
 use crate::deploy::inventory::{self, Inventory, Member};
 use crate::deploy::object::{Object, ObjectId, Source};
@@ -28,6 +29,8 @@ use crate::settings::{Given, Origin, RegistryFlags, parse_age};
 
 /// The variable that names a deployment if nobody else does: GitLab's short name of an environment.
 pub(super) const ENVIRONMENT: &str = "CI_ENVIRONMENT_SLUG";
+/// Who kubectl is where it applies on the server.
+const KUBECTL: &str = "kubectl";
 /// How long an address is asked.
 const CHECK: Duration = Duration::from_secs(60);
 /// How long what is removed may take to be gone.
@@ -74,6 +77,9 @@ struct DeployOptions {
     /// Keep a list of what is deployed under this name [default: $CI_ENVIRONMENT_SLUG]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Take over what `kubectl apply --applyset` keeps under NAME: --prune then removes what is left of it
+    #[arg(long, value_name = "[KIND/]NAME")]
+    applyset: Option<String>,
     /// Create the namespace, if it is not there
     #[arg(long)]
     create_namespace: bool,
@@ -171,6 +177,7 @@ async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) ->
         manifests,
         cluster,
         name,
+        applyset,
         create_namespace,
         prune,
         prune_everything,
@@ -186,7 +193,7 @@ async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) ->
     } = options;
     outcome.is_dry(dry_run);
     let check = checks(&check_urls, check_timeout.as_ref())?;
-    let name = needed_name(name, prune, session)?;
+    let name = needed_name(name, prune, applyset.is_some(), session)?;
     let mut objects = manifests.read(session)?;
     let connection = cluster.connect(session).await?;
     let Connection { cluster, namespace, .. } = &connection;
@@ -196,7 +203,8 @@ async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) ->
         add_namespace(&mut objects, home);
     }
     let (waiting, registry) = (wait.lower()?, registry.lower());
-    let options = apply.lower();
+    let mut options = apply.lower();
+    let set = handed_over(cluster, applyset.as_deref(), home, &mut options, session).await?;
     let targets = apply::resolve(cluster, objects, namespace.as_deref()).await?;
     let warn = |id: &ObjectId, warning: &str| session.report.warn(format!("{id}: {warning}"));
     let tried = apply::try_all(cluster, &targets, &options, warn).await?;
@@ -205,7 +213,7 @@ async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) ->
         return Ok(());
     }
     let mut inventory = match &name {
-        Some(name) => Some(announced(&connection, home, name, &targets).await?),
+        Some(name) => Some(announced(&connection, home, name, &targets, set.as_ref()).await?),
         None => None,
     };
     let before = match rollback_on_failure {
@@ -224,6 +232,13 @@ async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) ->
         Some(inventory) => inventory.settle(cluster, &done).await.map_err(DeployError::from)?,
         None => Vec::new(),
     };
+    if let Some((set, _)) = set {
+        let parent = set.parent.clone();
+        set.dissolve(cluster).await.map_err(DeployError::from)?;
+        session
+            .report
+            .note(format!("the ApplySet of {parent} is no more: the list is this deployment's now"));
+    }
     if !no_wait {
         let awaited = targets.iter().filter_map(|target| {
             let done = done.iter().find(|done| done.id == target.id)?;
@@ -246,6 +261,32 @@ async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) ->
     }
     session.report.note(summary(&done));
     Ok(())
+}
+
+/// The set of kubectl's that is to be taken over, with its objects. What kubectl has applied on the server is taken over
+/// with it.
+async fn handed_over(
+    cluster: &Cluster,
+    word: Option<&str>,
+    home: &str,
+    options: &mut ApplyOptions,
+    session: &Session,
+) -> Result<Option<(ApplySet, Vec<Member>)>, CliError> {
+    let Some(word) = word else { return Ok(None) };
+    let Some(set) = ApplySet::find(cluster, word, home).await? else {
+        session
+            .report
+            .note(format!("there is no ApplySet `{word}` in namespace `{home}`: nothing to take over"));
+        return Ok(None);
+    };
+    let members = set.members(cluster).await.map_err(DeployError::from)?;
+    let count = members.len();
+    let objects = if count == 1 { "object" } else { "objects" };
+    session
+        .report
+        .note(format!("the ApplySet of {} has {count} {objects}, which are taken over", set.parent));
+    options.take_over.push(KUBECTL.to_owned());
+    Ok(Some((set, members)))
 }
 
 /// Goes back. Why is said before, for it may take its time; what comes of it is told and changes nothing about the failure.
@@ -327,10 +368,18 @@ pub(super) fn name_of(given: Option<String>, session: &Session) -> Result<Option
 }
 
 /// The same where something was asked for that cannot be done without.
-fn needed_name(given: Option<String>, prune: bool, session: &Session) -> Result<Option<String>, CliError> {
+fn needed_name(
+    given: Option<String>,
+    prune: bool,
+    takes_over: bool,
+    session: &Session,
+) -> Result<Option<String>, CliError> {
     let hint = "name the deployment with --name, this time and from now on";
     match name_of(given, session)? {
         None if prune => Err(CliError::usage("`--prune` needs to know what was deployed before", hint)),
+        None if takes_over => {
+            Err(CliError::usage("`--applyset` needs a list to take the objects over into", hint))
+        }
         name => Ok(name),
     }
 }
@@ -351,9 +400,13 @@ async fn announced(
     home: &str,
     name: &str,
     targets: &[Target],
+    set: Option<&(ApplySet, Vec<Member>)>,
 ) -> Result<Inventory, CliError> {
     let Connection { cluster, .. } = connection;
     let mut inventory = Inventory::load(cluster, home, name).await?;
+    if let Some((_, members)) = set {
+        inventory.adopt(members);
+    }
     match inventory.announce(cluster, targets).await {
         // It will be there when the objects are.
         Err(error) if error.is_not_found() => {}

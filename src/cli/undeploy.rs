@@ -11,6 +11,7 @@ use super::error::CliError;
 use super::outcome::{Outcome, Row};
 use super::session::Session;
 use crate::deploy::DeployError;
+use crate::deploy::apply_set::ApplySet;
 use crate::deploy::cluster::Cluster;
 use crate::deploy::inventory::{Inventory, Member};
 use crate::deploy::remove::{self, Removal};
@@ -19,11 +20,13 @@ const AFTER_HELP: &str = "\
 The list that `deploy --name NAME` keeps in the cluster says what there is: no manifest is needed, so
 a job that stops a review app needs no checkout. Objects are removed if they are the very ones that were
 deployed. Namespaces and custom resource definitions that were there before the deployment stay.
-The command ends when everything is gone, and with 0 if it was before.
+The command ends when everything is gone, and with 0 if it was before. With --applyset it is what
+`kubectl apply --applyset` keeps that is removed; namespaces and definitions of it stay.
 
 Examples:
   cofferdam undeploy web -n shop
-  cofferdam undeploy \"$CI_ENVIRONMENT_SLUG\" --keep-volumes";
+  cofferdam undeploy \"$CI_ENVIRONMENT_SLUG\" --keep-volumes
+  cofferdam undeploy --applyset configmap/web -n shop";
 
 /// Flags of `undeploy`.
 #[derive(Debug, Args)]
@@ -32,6 +35,9 @@ pub struct UndeployArgs {
     /// The name that it was deployed under [default: $CI_ENVIRONMENT_SLUG]
     #[arg(value_name = "NAME")]
     name: Option<String>,
+    /// Remove what `kubectl apply --applyset` keeps under NAME, of a Secret if no kind is given
+    #[arg(long, value_name = "[KIND/]NAME", conflicts_with = "name")]
+    applyset: Option<String>,
     #[command(flatten)]
     cluster: ClusterArgs,
     /// Leave volumes and the claims to them
@@ -62,15 +68,22 @@ pub(super) async fn run(arguments: UndeployArgs, session: &Session) -> Result<()
 }
 
 async fn undeploy(arguments: UndeployArgs, session: &Session, outcome: &Outcome) -> Result<(), CliError> {
-    let UndeployArgs { name, cluster, keep_volumes, no_wait, timeout, form: _ } = arguments;
+    let UndeployArgs { name, applyset, cluster, keep_volumes, no_wait, timeout, form: _ } = arguments;
     let timeout = time(timeout.as_ref(), "--timeout")?.unwrap_or(removal_patience());
     let manner = Manner { keep_volumes, patience: (!no_wait).then_some(timeout) };
-    let name = name_of(name, session)?
-        .ok_or_else(|| CliError::usage("which deployment?", "give the name that it was deployed under"))?;
+    let name = match applyset {
+        Some(_) => None,
+        None => Some(name_of(name, session)?.ok_or_else(|| {
+            CliError::usage("which deployment?", "give the name that it was deployed under")
+        })?),
+    };
     let Connection { cluster, namespace, .. } = cluster.connect(session).await?;
-    outcome.place(cluster.server(), Some(&name));
+    outcome.place(cluster.server(), name.as_deref());
     let home = namespace.as_deref().unwrap_or(cluster.namespace());
-    of_name(&cluster, home, &name, &manner, session, outcome).await
+    match (name, applyset) {
+        (Some(name), _) => of_name(&cluster, home, &name, &manner, session, outcome).await,
+        (None, word) => of_set(&cluster, home, &word.unwrap_or_default(), &manner, session, outcome).await,
+    }
 }
 
 async fn of_name(
@@ -92,6 +105,30 @@ async fn of_name(
     if inventory.members().is_empty() {
         inventory.remove(cluster).await.map_err(DeployError::from)?;
     }
+    Ok(())
+}
+
+async fn of_set(
+    cluster: &Cluster,
+    home: &str,
+    word: &str,
+    manner: &Manner,
+    session: &Session,
+    outcome: &Outcome,
+) -> Result<(), CliError> {
+    let Some(set) = ApplySet::find(cluster, word, home).await? else {
+        session.report.note(format!("there is no ApplySet `{word}` in namespace `{home}`: nothing to do"));
+        return Ok(());
+    };
+    let members = set.members(cluster).await.map_err(DeployError::from)?;
+    let removed = remove_all(cluster, &members, manner, session, outcome).await?;
+    if removed.len() < members.len() {
+        session.report.note(format!("{} stays, for objects of the set do", set.parent));
+        return Ok(());
+    }
+    let parent = set.parent.clone();
+    set.remove(cluster).await.or_else(gone).map_err(DeployError::from)?;
+    outcome.row(Row::new(&parent, Removal::Removed.name()));
     Ok(())
 }
 

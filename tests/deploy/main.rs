@@ -7,6 +7,7 @@ mod support;
 
 mod access;
 mod apply;
+mod applysets;
 mod calculator;
 mod causes;
 mod differential;
