@@ -13,7 +13,7 @@ use super::manifests::ManifestArgs;
 use super::outcome::Outcome;
 use super::session::Session;
 use crate::deploy::DeployError;
-use crate::deploy::apply::{self, Action, Done, Target};
+use crate::deploy::apply::{self, Action, ApplyOptions, Done, Target};
 use crate::deploy::cluster::{ApiError, Cluster};
 use crate::deploy::diff::{self, FieldChange};
 use crate::deploy::object::ObjectId;
@@ -85,7 +85,7 @@ async fn compare(
     let warn = |id: &ObjectId, warning: &str| session.report.warn(format!("{id}: {warning}"));
     let tried = apply::try_all(cluster, &targets, &options, warn).await?;
     let pairs = targets.iter().zip(&tried);
-    let found = stream::iter(pairs.map(|(target, done)| difference(cluster, target, done)));
+    let found = stream::iter(pairs.map(|(target, done)| difference(cluster, target, done, &options)));
     // Everything is found out before anything is told: what cannot be found out is no list of differences.
     let found: Vec<Option<Difference>> =
         found.buffered(AT_ONCE).try_collect().await.map_err(DeployError::from)?;
@@ -103,6 +103,7 @@ async fn difference(
     cluster: &Cluster,
     target: &Target,
     tried: &Done,
+    options: &ApplyOptions,
 ) -> Result<Option<Difference>, ApiError> {
     let live = match tried.action {
         Action::Created => None,
@@ -111,7 +112,8 @@ async fn difference(
     let wanted = match (&tried.object, &live) {
         // It could not be tried: it will be what the manifest says, and what the server adds.
         (Value::Null, _) => Value::Object(target.object.fields.clone()),
-        (tried, _) => tried.clone(),
+        (tried, Some(live)) => apply::taken_over(cluster, target, live, tried, options).await?,
+        (tried, None) => tried.clone(),
     };
     let (action, object, changes) = match &live {
         None => ("created", Some(diff::shown(&wanted)), Vec::new()),
