@@ -11,5 +11,6 @@ mod applysets;
 mod calculator;
 mod causes;
 mod differential;
+mod outcomes;
 mod reconcile;
 mod rollouts;
