@@ -19,6 +19,7 @@ use super::prune::PruneArgs;
 use super::pull_secret::PullSecretArgs;
 use super::push::PushArgs;
 use super::rbac::RbacArgs;
+use super::reconcile::ReconcileArgs;
 use super::render::RenderArgs;
 use super::rollout::RolloutArgs;
 use super::undeploy::UndeployArgs;
@@ -73,6 +74,8 @@ pub enum Command {
     Diff(Box<DiffArgs>),
     /// Ask about, undo or repeat a rollout
     Rollout(Box<RolloutArgs>),
+    /// Have Flux or Argo CD look at its repository now, and wait until it has done what that says
+    Reconcile(Box<ReconcileArgs>),
     /// Remove a deployment
     Undeploy(UndeployArgs),
     /// Replace variables in manifests and other texts, as `envsubst` does

@@ -41,6 +41,8 @@ pub struct Connection {
     pub namespace: Option<String>,
     /// Where the way to it was found.
     pub origin: String,
+    /// Where the namespace of objects that name none was found; nothing if nobody names one.
+    pub namespace_origin: Option<String>,
 }
 
 impl ClusterArgs {
@@ -66,8 +68,8 @@ impl ClusterArgs {
         for (text, hint) in std::mem::take(&mut access.oddities) {
             session.report.event(crate::report::Event::Warning { text, hint });
         }
-        let origin = access.origin.clone();
+        let (origin, namespace_origin) = (access.origin.clone(), access.namespace_origin.clone());
         let cluster = Cluster::new(access).map_err(DeployError::from)?;
-        Ok(Connection { cluster, namespace: self.namespace.clone(), origin })
+        Ok(Connection { cluster, namespace: self.namespace.clone(), origin, namespace_origin })
     }
 }

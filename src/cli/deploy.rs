@@ -4,31 +4,33 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde::Serialize;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::arguments::{Format, FormatArgs, RegistryArgs};
+use super::arguments::{FormatArgs, RegistryArgs};
 use super::cluster::{ClusterArgs, Connection};
 use super::deploy_doctor::{self, DoctorArgs};
 use super::error::CliError;
 use super::manifests::ManifestArgs;
+use super::outcome::{Outcome, Row};
 use super::rollout_wait::{WaitArgs, wait_for};
 use super::session::Session;
-use super::stdout;
 use crate::deploy::apply::{self, Action, ApplyOptions, Done, Force, Target, Validation};
+use crate::deploy::apply_set::ApplySet;
 use crate::deploy::cluster::Cluster;
 use crate::deploy::inventory::{self, Inventory, Member};
 use crate::deploy::object::{Object, ObjectId, Source};
 use crate::deploy::remove::{self, Removal};
 use crate::deploy::rollback::Before;
-use crate::deploy::rollout::Undone;
-use crate::deploy::wait::Awaited;
+use crate::deploy::rollout::{Undone, Workload};
+use crate::deploy::wait::{Awaited, WaitOptions};
 use crate::deploy::{DeployError, smoke};
-use crate::settings::{Given, Origin, parse_age};
+use crate::settings::{Given, Origin, RegistryFlags, parse_age};
 
 /// The variable that names a deployment if nobody else does: GitLab's short name of an environment.
-const ENVIRONMENT: &str = "CI_ENVIRONMENT_SLUG";
+pub(super) const ENVIRONMENT: &str = "CI_ENVIRONMENT_SLUG";
+/// Who kubectl is where it applies on the server.
+const KUBECTL: &str = "kubectl";
 /// How long an address is asked.
 const CHECK: Duration = Duration::from_secs(60);
 /// How long what is removed may take to be gone.
@@ -75,6 +77,9 @@ struct DeployOptions {
     /// Keep a list of what is deployed under this name [default: $CI_ENVIRONMENT_SLUG]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Take over what `kubectl apply --applyset` keeps under NAME: --prune then removes what is left of it
+    #[arg(long, value_name = "[KIND/]NAME")]
+    applyset: Option<String>,
     /// Create the namespace, if it is not there
     #[arg(long)]
     create_namespace: bool,
@@ -155,52 +160,24 @@ impl ApplyArgs {
     }
 }
 
-/// What a deployment has come to.
-#[derive(Debug, Serialize)]
-struct Report {
-    server: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    dry_run: bool,
-    objects: Vec<Row>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pruned: Vec<Row>,
-}
-
-/// What became of an object.
-#[derive(Debug, Serialize)]
-struct Row {
-    kind: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
-    name: String,
-    action: &'static str,
-}
-
-impl Row {
-    fn new(id: &ObjectId, action: &'static str) -> Self {
-        let ObjectId { kind, namespace, name } = id;
-        Self { kind: kind.to_string(), namespace: namespace.clone(), name: name.clone(), action }
-    }
-
-    fn line(&self) -> String {
-        format!("{}/{} {}\n", self.kind, self.name, self.action)
-    }
-}
-
 /// Deploys.
 pub(super) async fn run(arguments: DeployArgs, session: &Session) -> Result<(), CliError> {
     match arguments.command {
-        None => session.or_cancelled(deploy(arguments.options, session)).await,
+        None => {
+            let outcome = Outcome::new(&arguments.options.form);
+            let result = session.or_cancelled(deploy(arguments.options, session, &outcome)).await;
+            outcome.end(result)
+        }
         Some(DeployCommand::Doctor(arguments)) => deploy_doctor::run(*arguments, session).await,
     }
 }
 
-async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliError> {
+async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) -> Result<(), CliError> {
     let DeployOptions {
         manifests,
         cluster,
         name,
+        applyset,
         create_namespace,
         prune,
         prune_everything,
@@ -212,49 +189,56 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
         check_urls,
         check_timeout,
         registry,
-        form,
+        form: _,
     } = options;
+    outcome.is_dry(dry_run);
     let check = checks(&check_urls, check_timeout.as_ref())?;
-    let name = name_of(name, prune, session)?;
+    let name = needed_name(name, prune, applyset.is_some(), session)?;
     let mut objects = manifests.read(session)?;
     let connection = cluster.connect(session).await?;
     let Connection { cluster, namespace, .. } = &connection;
-    if create_namespace {
-        add_namespace(&mut objects, namespace.as_deref().unwrap_or(cluster.namespace()));
-    }
-    let waiting = wait.lower()?;
-    let options = apply.lower();
-    let targets = apply::resolve(cluster, objects, namespace.as_deref()).await?;
-    let tried = apply::try_all(cluster, &targets, &options).await?;
-    warn_of(&tried, session);
-    if dry_run {
-        return tell_tried(&connection, name, &targets, &tried, form);
-    }
+    outcome.place(cluster.server(), name.as_deref());
     let home = namespace.as_deref().unwrap_or(cluster.namespace());
+    if create_namespace {
+        add_namespace(&mut objects, home);
+    }
+    let (waiting, registry) = (wait.lower()?, registry.lower());
+    let mut options = apply.lower();
+    let set = handed_over(cluster, applyset.as_deref(), home, &mut options, session).await?;
+    let targets = apply::resolve(cluster, objects, namespace.as_deref()).await?;
+    let warn = |id: &ObjectId, warning: &str| session.report.warn(format!("{id}: {warning}"));
+    let tried = apply::try_all(cluster, &targets, &options, warn).await?;
+    if dry_run {
+        tell_tried(&targets, &tried, outcome);
+        return Ok(());
+    }
     let mut inventory = match &name {
-        Some(name) => Some(announced(&connection, home, name, &targets).await?),
+        Some(name) => Some(announced(&connection, home, name, &targets, set.as_ref()).await?),
         None => None,
     };
     let before = match rollback_on_failure {
         true => Before::of(cluster, &targets, &tried).await,
         false => Before::default(),
     };
-    let is_text = matches!(form.format, Format::Text);
     let tell = |done: &Done| {
-        if is_text {
-            // Who does not read on is told by the write of the end.
-            let _ = stdout::write(&Row::new(&done.id, done.action.name()).line());
-        }
+        outcome.row(Row::new(&done.id, done.action.name()));
         for manager in &done.taken_from {
             session.report.note(format!("{}: taken over from `{manager}`", done.id));
         }
     };
-    let done = apply::apply_all(cluster, &targets, &tried, &options, tell).await?;
+    let done = apply::apply_all(cluster, &targets, &tried, &options, tell, warn).await?;
     // Known before it is waited for: a rollout that fails belongs to the deployment all the same.
     let gone = match &mut inventory {
         Some(inventory) => inventory.settle(cluster, &done).await.map_err(DeployError::from)?,
         None => Vec::new(),
     };
+    if let Some((set, _)) = set {
+        let parent = set.parent.clone();
+        set.dissolve(cluster).await.map_err(DeployError::from)?;
+        session
+            .report
+            .note(format!("the ApplySet of {parent} is no more: the list is this deployment's now"));
+    }
     if !no_wait {
         let awaited = targets.iter().filter_map(|target| {
             let done = done.iter().find(|done| done.id == target.id)?;
@@ -262,39 +246,86 @@ async fn deploy(options: DeployOptions, session: &Session) -> Result<(), CliErro
         });
         let awaited = awaited.collect();
         let alive = async {
-            wait_for(cluster, awaited, &waiting, &registry.lower(), session).await?;
+            wait_for(cluster, awaited, &waiting, &registry, session).await?;
             answering(&check, session).await
         };
         if let Err(error) = alive.await {
             if rollback_on_failure {
-                roll_back(cluster, before, &error, session).await;
+                roll_back(cluster, before, &error, &waiting, &registry, session, outcome).await;
             }
             return Err(error);
         }
     }
-    let mut pruned = Vec::new();
     if let Some(inventory) = &mut inventory {
-        pruned =
-            prune_or_say(&connection, inventory, gone, prune, prune_everything, is_text, session).await?;
-    }
-    if !is_text {
-        let objects = done.iter().map(|done| Row::new(&done.id, done.action.name())).collect();
-        let server = cluster.server().to_owned();
-        stdout::write_json(&Report { server, name, dry_run: false, objects, pruned })?;
+        prune_or_say(&connection, inventory, gone, prune, prune_everything, session, outcome).await?;
     }
     session.report.note(summary(&done));
     Ok(())
 }
 
+/// The set of kubectl's that is to be taken over, with its objects. What kubectl has applied on the server is taken over
+/// with it.
+async fn handed_over(
+    cluster: &Cluster,
+    word: Option<&str>,
+    home: &str,
+    options: &mut ApplyOptions,
+    session: &Session,
+) -> Result<Option<(ApplySet, Vec<Member>)>, CliError> {
+    let Some(word) = word else { return Ok(None) };
+    let Some(set) = ApplySet::find(cluster, word, home).await? else {
+        session
+            .report
+            .note(format!("there is no ApplySet `{word}` in namespace `{home}`: nothing to take over"));
+        return Ok(None);
+    };
+    let members = set.members(cluster).await.map_err(DeployError::from)?;
+    let count = members.len();
+    let objects = if count == 1 { "object" } else { "objects" };
+    session
+        .report
+        .note(format!("the ApplySet of {} has {count} {objects}, which are taken over", set.parent));
+    options.take_over.push(KUBECTL.to_owned());
+    Ok(Some((set, members)))
+}
+
 /// Goes back. Why is said before, for it may take its time; what comes of it is told and changes nothing about the failure.
-async fn roll_back(cluster: &Cluster, before: Before, error: &CliError, session: &Session) {
+async fn roll_back(
+    cluster: &Cluster,
+    before: Before,
+    error: &CliError,
+    waiting: &WaitOptions,
+    registry: &RegistryFlags,
+    session: &Session,
+    outcome: &Outcome,
+) {
+    if before.is_empty() {
+        let why = "nothing that keeps revisions was there before";
+        session.report.note(format!("there is nothing to go back to: {why}"));
+        return;
+    }
     session.report.note(format!("going back, for {error}"));
-    for (id, number, outcome) in before.restore(cluster).await {
-        match outcome {
-            Ok(Undone::Back(..)) => session.report.note(format!("{id} is back at revision {number}")),
+    let mut awaited = Vec::new();
+    for (Workload { id, resource, .. }, number, undone) in before.restore(cluster).await {
+        match undone {
+            Ok(Undone::Back(_, object)) => {
+                session.report.note(format!("{id} is back at revision {number}"));
+                outcome.rolled_back(Row::new(&id, "rolled back"));
+                awaited.push(Awaited::existing(id, resource, object));
+            }
             Ok(Undone::Same(_)) => {}
-            Err(error) => session.report.warn(format!("{id} cannot go back to revision {number}: {error}")),
+            Err(error) => {
+                session.report.warn(format!("{id} cannot go back to revision {number}: {error}"));
+                outcome.rolled_back(Row::new(&id, "cannot be rolled back"));
+            }
         }
+    }
+    if awaited.is_empty() {
+        return;
+    }
+    match wait_for(cluster, awaited, waiting, registry, session).await {
+        Ok(_) => session.report.note("what was there before is ready again"),
+        Err(error) => session.report.warn(format!("what was there before is not ready again: {error}")),
     }
 }
 
@@ -302,7 +333,7 @@ async fn roll_back(cluster: &Cluster, before: Before, error: &CliError, session:
 async fn answering(check: &(Vec<Url>, Duration), session: &Session) -> Result<(), CliError> {
     let (urls, patience) = check;
     for url in urls {
-        let answer = smoke::check(url, *patience).await;
+        let answer = smoke::check(url, *patience, &session.settings.surroundings().environment).await;
         let failed = |why| DeployError::Smoke { url: url.to_string(), why };
         session.report.note(format!("{url} answers: {}", answer.map_err(failed)?));
     }
@@ -321,11 +352,10 @@ fn checks(urls: &[String], patience: Option<&String>) -> Result<(Vec<Url>, Durat
 }
 
 /// The deployment's name, if it has one.
-pub(super) fn name_of(
-    given: Option<String>,
-    is_needed: bool,
-    session: &Session,
-) -> Result<Option<String>, CliError> {
+///
+/// # Errors
+/// If it cannot be one.
+pub(super) fn name_of(given: Option<String>, session: &Session) -> Result<Option<String>, CliError> {
     let environment = &session.settings.surroundings().environment;
     let name = given.or_else(|| environment.get(ENVIRONMENT).map(str::to_owned));
     match name {
@@ -333,10 +363,23 @@ pub(super) fn name_of(
             format!("`{name}` cannot be the name of a deployment"),
             "names have lower-case letters, digits and hyphens",
         )),
-        None if is_needed => Err(CliError::usage(
-            "`--prune` needs to know what was deployed before",
-            "name the deployment with --name, this time and from now on",
-        )),
+        name => Ok(name),
+    }
+}
+
+/// The same where something was asked for that cannot be done without.
+fn needed_name(
+    given: Option<String>,
+    prune: bool,
+    takes_over: bool,
+    session: &Session,
+) -> Result<Option<String>, CliError> {
+    let hint = "name the deployment with --name, this time and from now on";
+    match name_of(given, session)? {
+        None if prune => Err(CliError::usage("`--prune` needs to know what was deployed before", hint)),
+        None if takes_over => {
+            Err(CliError::usage("`--applyset` needs a list to take the objects over into", hint))
+        }
         name => Ok(name),
     }
 }
@@ -351,23 +394,19 @@ fn add_namespace(objects: &mut Vec<Object>, name: &str) {
     }
 }
 
-fn warn_of(tried: &[Done], session: &Session) {
-    for done in tried {
-        for warning in &done.warnings {
-            session.report.warn(format!("{}: {warning}", done.id));
-        }
-    }
-}
-
 /// The list of what was deployed, with what will be. A namespace that the run itself makes is made first.
 async fn announced(
     connection: &Connection,
     home: &str,
     name: &str,
     targets: &[Target],
+    set: Option<&(ApplySet, Vec<Member>)>,
 ) -> Result<Inventory, CliError> {
     let Connection { cluster, .. } = connection;
     let mut inventory = Inventory::load(cluster, home, name).await?;
+    if let Some((_, members)) = set {
+        inventory.adopt(members);
+    }
     match inventory.announce(cluster, targets).await {
         // It will be there when the objects are.
         Err(error) if error.is_not_found() => {}
@@ -383,11 +422,11 @@ async fn prune_or_say(
     gone: Vec<Member>,
     prune: bool,
     everything: bool,
-    is_text: bool,
     session: &Session,
-) -> Result<Vec<Row>, CliError> {
+    outcome: &Outcome,
+) -> Result<(), CliError> {
     if gone.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let (kept, removed): (Vec<Member>, Vec<Member>) = gone
         .into_iter()
@@ -400,52 +439,24 @@ async fn prune_or_say(
             .note(format!("no longer in the manifests, and still there: {} ({how})", names.join(", ")));
     }
     let cluster = &connection.cluster;
-    let rows = std::sync::Mutex::new(Vec::new());
-    let outcome = remove::remove(cluster, &removed, |member, removal| {
-        let row = Row::new(&member.id(), removal_name(removal));
-        if is_text && removal != Removal::Absent {
-            let _ = stdout::write(&row.line());
+    let told = remove::remove(cluster, &removed, |member, removal| {
+        if removal != Removal::Absent {
+            outcome.pruned(Row::new(&member.id(), removal.name()));
         }
-        rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(row);
     });
-    outcome.await.map_err(DeployError::from)?;
+    told.await.map_err(DeployError::from)?;
     inventory.forget(cluster, &removed).await.map_err(DeployError::from)?;
-    Ok(rows.into_inner().unwrap_or_default())
+    Ok(())
 }
 
-fn removal_name(removal: Removal) -> &'static str {
-    match removal {
-        Removal::Removed => "deleted",
-        Removal::Absent => "was gone",
-        Removal::Replaced => "left, for it is another object of that name",
-    }
-}
-
-fn tell_tried(
-    connection: &Connection,
-    name: Option<String>,
-    targets: &[Target],
-    tried: &[Done],
-    form: FormatArgs,
-) -> Result<(), CliError> {
-    let rows = targets.iter().zip(tried).map(|(target, done)| {
+fn tell_tried(targets: &[Target], tried: &[Done], outcome: &Outcome) {
+    for (target, done) in targets.iter().zip(tried) {
         let action = match (target.is_ahead, done.action) {
             (true, _) => "would be created (not tried: what it stands on is not there yet)",
             (_, Action::Created) => "would be created",
             _ => "would be applied",
         };
-        Row::new(&done.id, action)
-    });
-    let rows: Vec<Row> = rows.collect();
-    match form.format {
-        Format::Text => stdout::write(&rows.iter().map(Row::line).collect::<String>()),
-        Format::Json => stdout::write_json(&Report {
-            server: connection.cluster.server().to_owned(),
-            name,
-            dry_run: true,
-            objects: rows,
-            pruned: Vec::new(),
-        }),
+        outcome.row(Row::new(&done.id, action));
     }
 }
 

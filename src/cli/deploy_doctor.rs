@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::arguments::{Format, FormatArgs};
 use super::cluster::{ClusterArgs, Connection};
+use super::deploy::{ENVIRONMENT, name_of};
 use super::error::CliError;
 use super::manifests::ManifestArgs;
 use super::session::Session;
@@ -34,7 +35,7 @@ pub struct DoctorArgs {
     manifests: ManifestArgs,
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// The deployment is kept under this name
+    /// The deployment is kept under this name [default: $CI_ENVIRONMENT_SLUG]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Ask for what --prune needs too
@@ -50,6 +51,15 @@ struct Told {
     version: String,
     found: String,
     namespace: String,
+    /// Where the namespace was found; nothing if nobody names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace_from: Option<String>,
+    /// The deployment's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Where the name was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_from: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     identity: Option<Identity>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -73,9 +83,11 @@ struct Right {
 /// Finds out.
 pub(super) async fn run(arguments: DoctorArgs, session: &Session) -> Result<(), CliError> {
     let DoctorArgs { manifests, cluster, name, prune, form } = arguments;
+    let named = named(name, session)?;
+    let name = named.as_ref().map(|(name, _)| name.clone());
     let objects = if manifests.are_given() { manifests.read(session)? } else { Vec::new() };
     let work = async {
-        let Connection { cluster, namespace, origin } = cluster.connect(session).await?;
+        let Connection { cluster, namespace, origin, namespace_origin } = cluster.connect(session).await?;
         let version = review::version(&cluster).await.map_err(DeployError::from)?;
         let identity = review::identity(&cluster).await.map_err(DeployError::from)?;
         let home = namespace.unwrap_or_else(|| cluster.namespace().to_owned());
@@ -95,6 +107,9 @@ pub(super) async fn run(arguments: DoctorArgs, session: &Session) -> Result<(), 
             version,
             found: origin,
             namespace: home,
+            namespace_from: namespace_origin,
+            name: named.as_ref().map(|(name, _)| name.clone()),
+            name_from: named.map(|(_, origin)| origin),
             identity,
             rights,
         })
@@ -111,6 +126,12 @@ pub(super) async fn run(arguments: DoctorArgs, session: &Session) -> Result<(), 
         .map(|right| format!("{} {}", right.missing.join(", "), place(right)))
         .collect();
     if missing.is_empty() { Ok(()) } else { Err(DeployError::NotAllowed(missing).into()) }
+}
+
+/// The deployment's name, and who says so.
+fn named(given: Option<String>, session: &Session) -> Result<Option<(String, &'static str)>, CliError> {
+    let origin = if given.is_some() { "--name" } else { ENVIRONMENT };
+    Ok(name_of(given, session)?.map(|name| (name, origin)))
 }
 
 fn needs(
@@ -169,9 +190,18 @@ fn place(right: &Right) -> String {
 }
 
 fn in_words(told: &Told) -> String {
-    let Told { server, version, found, namespace, identity, rights } = told;
-    let mut text =
-        format!("server     {server}\nversion    {version}\nfound by   {found}\nnamespace  {namespace}\n");
+    let Told { server, version, found, namespace, namespace_from, name, name_from, identity, rights } = told;
+    let namespace_from = match namespace_from {
+        Some(origin) => format!("by {origin}"),
+        None => "nobody names another".to_owned(),
+    };
+    let mut text = format!(
+        "server     {server}\nversion    {version}\nfound by   {found}\nnamespace  {namespace} ({namespace_from})\n"
+    );
+    match (name, name_from) {
+        (Some(name), Some(origin)) => text.push_str(&format!("name       {name} (by {origin})\n")),
+        _ => text.push_str("name       none: no list is kept (--name, or $CI_ENVIRONMENT_SLUG)\n"),
+    }
     match identity {
         Some(Identity { user, groups }) => {
             text.push_str(&format!("identity   {user}\ngroups     {}\n", groups.join(", ")));

@@ -1,19 +1,25 @@
 //! `cofferdam diff`
 
 use clap::Args;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::arguments::{Format, FormatArgs};
+use super::arguments::FormatArgs;
 use super::cluster::{ClusterArgs, Connection};
 use super::deploy::ApplyArgs;
 use super::error::CliError;
 use super::manifests::ManifestArgs;
+use super::outcome::Outcome;
 use super::session::Session;
-use super::stdout;
 use crate::deploy::DeployError;
-use crate::deploy::apply;
+use crate::deploy::apply::{self, Action, ApplyOptions, Done, Target};
+use crate::deploy::cluster::{ApiError, Cluster};
 use crate::deploy::diff::{self, FieldChange};
+use crate::deploy::object::ObjectId;
+
+/// Objects that are looked at at one time.
+const AT_ONCE: usize = 16;
 
 const AFTER_HELP: &str = "\
 The cluster is asked what the objects would be; nothing is changed. What others have set stays as it
@@ -59,56 +65,65 @@ struct Difference {
 /// # Errors
 /// [`CliError::Differs`] if there are differences, which then are told.
 pub(super) async fn run(arguments: DiffArgs, session: &Session) -> Result<(), CliError> {
-    let DiffArgs { manifests, cluster, apply, form } = arguments;
-    let objects = manifests.read(session)?;
-    let work = async {
-        let connection = cluster.connect(session).await?;
-        differences(&connection, objects, &apply.lower()).await
-    };
-    let differences = session.or_cancelled(work).await?;
-    match form.format {
-        Format::Json => stdout::write_json(&differences)?,
-        Format::Text => stdout::write(&differences.iter().map(in_words).collect::<String>())?,
-    }
-    if differences.is_empty() { Ok(()) } else { Err(CliError::Differs) }
+    let outcome = Outcome::new(&arguments.form);
+    let result = session.or_cancelled(compare(arguments, session, &outcome)).await;
+    outcome.end(result)
 }
 
-async fn differences(
-    connection: &Connection,
-    objects: Vec<crate::deploy::object::Object>,
-    options: &apply::ApplyOptions,
-) -> Result<Vec<Difference>, CliError> {
-    let Connection { cluster, namespace, .. } = connection;
+async fn compare(
+    arguments: DiffArgs,
+    session: &Session,
+    outcome: &Outcome<Difference>,
+) -> Result<(), CliError> {
+    let DiffArgs { manifests, cluster, apply, form: _ } = arguments;
+    let objects = manifests.read(session)?;
+    let connection = cluster.connect(session).await?;
+    let Connection { cluster, namespace, .. } = &connection;
+    outcome.place(cluster.server(), None);
+    let options = apply.lower();
     let targets = apply::resolve(cluster, objects, namespace.as_deref()).await?;
-    let tried = apply::try_all(cluster, &targets, options).await?;
-    let mut found = Vec::new();
-    for (target, done) in targets.iter().zip(&tried) {
-        let live = match done.action {
-            apply::Action::Created => None,
-            _ => cluster.find(&target.path).await.map_err(DeployError::from)?,
-        };
-        let wanted = match &done.object {
-            // It could not be tried: it will be what the manifest says, and what the server adds.
-            Value::Null => Value::Object(target.object.fields.clone()),
-            object => object.clone(),
-        };
-        let (action, object, changes) = match &live {
-            None => ("created", Some(diff::shown(&wanted)), Vec::new()),
-            Some(live) => ("configured", None, diff::changes(live, &wanted)),
-        };
-        if object.is_some() || !changes.is_empty() {
-            let id = &target.id;
-            found.push(Difference {
-                kind: id.kind.to_string(),
-                namespace: id.namespace.clone(),
-                name: id.name.clone(),
-                action,
-                object,
-                changes,
-            });
-        }
+    let warn = |id: &ObjectId, warning: &str| session.report.warn(format!("{id}: {warning}"));
+    let tried = apply::try_all(cluster, &targets, &options, warn).await?;
+    let pairs = targets.iter().zip(&tried);
+    let found = stream::iter(pairs.map(|(target, done)| difference(cluster, target, done, &options)));
+    // Everything is found out before anything is told: what cannot be found out is no list of differences.
+    let found: Vec<Option<Difference>> =
+        found.buffered(AT_ONCE).try_collect().await.map_err(DeployError::from)?;
+    let mut differs = false;
+    for difference in found.into_iter().flatten() {
+        differs = true;
+        let words = in_words(&difference);
+        outcome.object(difference, &words);
     }
-    Ok(found)
+    if differs { Err(CliError::Differs) } else { Ok(()) }
+}
+
+/// What would become of an object, if anything.
+async fn difference(
+    cluster: &Cluster,
+    target: &Target,
+    tried: &Done,
+    options: &ApplyOptions,
+) -> Result<Option<Difference>, ApiError> {
+    let live = match tried.action {
+        Action::Created => None,
+        _ => cluster.find(&target.path).await?,
+    };
+    let wanted = match (&tried.object, &live) {
+        // It could not be tried: it will be what the manifest says, and what the server adds.
+        (Value::Null, _) => Value::Object(target.object.fields.clone()),
+        (tried, Some(live)) => apply::taken_over(cluster, target, live, tried, options).await?,
+        (tried, None) => tried.clone(),
+    };
+    let (action, object, changes) = match &live {
+        None => ("created", Some(diff::shown(&wanted)), Vec::new()),
+        Some(live) => ("configured", None, diff::changes(live, &wanted)),
+    };
+    if object.is_none() && changes.is_empty() {
+        return Ok(None);
+    }
+    let ObjectId { kind, namespace, name } = target.id.clone();
+    Ok(Some(Difference { kind: kind.to_string(), namespace, name, action, object, changes }))
 }
 
 fn in_words(difference: &Difference) -> String {

@@ -216,7 +216,7 @@ impl Kind {
             Self::Conflict => row(
                 17,
                 "conflict",
-                "fields or objects belong to somebody else",
+                "fields or objects belong to somebody else, or somebody else is at work on them",
                 "the message names the owner, both values and the ways out",
             ),
             Self::Apply => row(
@@ -303,6 +303,7 @@ fn of_deploy(error: &DeployError) -> Kind {
         DeployError::Smoke { .. } => Kind::Rollout,
         DeployError::NotGone(_) => Kind::TimedOut,
         DeployError::Refused { .. } => Kind::Apply,
+        DeployError::Busy { .. } => Kind::Conflict,
         DeployError::Rollout(_) => Kind::Rollout,
         DeployError::TimedOut { .. } => Kind::TimedOut,
         DeployError::Cancelled => Kind::Cancelled,

@@ -35,11 +35,13 @@ mod inspect;
 mod kind;
 mod login;
 mod manifests;
+mod outcome;
 mod panics;
 mod prune;
 mod pull_secret;
 mod push;
 mod rbac;
+mod reconcile;
 mod render;
 mod results;
 mod rollout;
@@ -157,6 +159,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Deploy(arguments) => deploy::run(*arguments, session).await,
         Command::Diff(arguments) => diff::run(*arguments, session).await,
         Command::Rollout(arguments) => rollout::run(*arguments, session).await,
+        Command::Reconcile(arguments) => reconcile::run(*arguments, session).await,
         Command::Undeploy(arguments) => undeploy::run(arguments, session).await,
         Command::Render(arguments) => render::run(arguments, session),
         Command::PullSecret(arguments) => pull_secret::run(*arguments, session).await,

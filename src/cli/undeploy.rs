@@ -1,13 +1,18 @@
 //! `cofferdam undeploy`
 
+use std::time::Duration;
+
 use clap::Args;
 
+use super::arguments::FormatArgs;
 use super::cluster::{ClusterArgs, Connection};
 use super::deploy::{name_of, removal_patience, time};
 use super::error::CliError;
+use super::outcome::{Outcome, Row};
 use super::session::Session;
-use super::stdout;
 use crate::deploy::DeployError;
+use crate::deploy::apply_set::ApplySet;
+use crate::deploy::cluster::Cluster;
 use crate::deploy::inventory::{Inventory, Member};
 use crate::deploy::remove::{self, Removal};
 
@@ -15,11 +20,13 @@ const AFTER_HELP: &str = "\
 The list that `deploy --name NAME` keeps in the cluster says what there is: no manifest is needed, so
 a job that stops a review app needs no checkout. Objects are removed if they are the very ones that were
 deployed. Namespaces and custom resource definitions that were there before the deployment stay.
-The command ends when everything is gone, and with 0 if it was before.
+The command ends when everything is gone, and with 0 if it was before. With --applyset it is what
+`kubectl apply --applyset` keeps that is removed; namespaces and definitions of it stay.
 
 Examples:
   cofferdam undeploy web -n shop
-  cofferdam undeploy \"$CI_ENVIRONMENT_SLUG\" --keep-volumes";
+  cofferdam undeploy \"$CI_ENVIRONMENT_SLUG\" --keep-volumes
+  cofferdam undeploy --applyset configmap/web -n shop";
 
 /// Flags of `undeploy`.
 #[derive(Debug, Args)]
@@ -28,6 +35,9 @@ pub struct UndeployArgs {
     /// The name that it was deployed under [default: $CI_ENVIRONMENT_SLUG]
     #[arg(value_name = "NAME")]
     name: Option<String>,
+    /// Remove what `kubectl apply --applyset` keeps under NAME, of a Secret if no kind is given
+    #[arg(long, value_name = "[KIND/]NAME", conflicts_with = "name")]
+    applyset: Option<String>,
     #[command(flatten)]
     cluster: ClusterArgs,
     /// Leave volumes and the claims to them
@@ -39,52 +49,115 @@ pub struct UndeployArgs {
     /// How long to wait [default: 2m]
     #[arg(long, value_name = "TIME")]
     timeout: Option<String>,
+    #[command(flatten)]
+    form: FormatArgs,
+}
+
+/// How objects are removed.
+struct Manner {
+    keep_volumes: bool,
+    /// How long they may take; nothing to not wait.
+    patience: Option<Duration>,
 }
 
 /// Removes a deployment.
 pub(super) async fn run(arguments: UndeployArgs, session: &Session) -> Result<(), CliError> {
-    let UndeployArgs { name, cluster, keep_volumes, no_wait, timeout } = arguments;
+    let outcome = Outcome::new(&arguments.form);
+    let result = session.or_cancelled(undeploy(arguments, session, &outcome)).await;
+    outcome.end(result)
+}
+
+async fn undeploy(arguments: UndeployArgs, session: &Session, outcome: &Outcome) -> Result<(), CliError> {
+    let UndeployArgs { name, applyset, cluster, keep_volumes, no_wait, timeout, form: _ } = arguments;
     let timeout = time(timeout.as_ref(), "--timeout")?.unwrap_or(removal_patience());
-    let name = name_of(name, false, session)?
-        .ok_or_else(|| CliError::usage("which deployment?", "give the name that it was deployed under"))?;
-    let work = async {
-        let Connection { cluster, namespace, .. } = cluster.connect(session).await?;
-        let home = namespace.as_deref().unwrap_or(cluster.namespace());
-        let mut inventory = Inventory::load(&cluster, home, &name).await?;
-        if !inventory.is_there() {
-            session
-                .report
-                .note(format!("there is no deployment `{name}` in namespace `{home}`: nothing to do"));
-            return Ok(());
-        }
-        let (kept, removed): (Vec<Member>, Vec<Member>) =
-            inventory.members().iter().cloned().partition(|member| is_kept(member, keep_volumes));
-        for member in &kept {
-            session.report.note(format!("{} stays", member.id()));
-        }
-        let told = remove::remove(&cluster, &removed, |member, removal| {
-            let what = match removal {
-                Removal::Removed => "deleted",
-                Removal::Absent => return,
-                Removal::Replaced => "left, for it is another object of that name",
-            };
-            let _ = stdout::write(&format!("{} {what}\n", member.id()));
-        });
-        told.await.map_err(DeployError::from)?;
-        if !no_wait {
-            let left = remove::until_gone(&cluster, &removed, timeout).await.map_err(DeployError::from)?;
-            if !left.is_empty() {
-                return Err(DeployError::NotGone(left).into());
-            }
-        }
-        // A list that lay in a namespace which is gone is gone with it.
-        inventory.forget(&cluster, &removed).await.or_else(gone).map_err(DeployError::from)?;
-        if inventory.members().is_empty() {
-            inventory.remove(&cluster).await.map_err(DeployError::from)?;
-        }
-        Ok(())
+    let manner = Manner { keep_volumes, patience: (!no_wait).then_some(timeout) };
+    let name = match applyset {
+        Some(_) => None,
+        None => Some(name_of(name, session)?.ok_or_else(|| {
+            CliError::usage("which deployment?", "give the name that it was deployed under")
+        })?),
     };
-    session.or_cancelled(work).await
+    let Connection { cluster, namespace, .. } = cluster.connect(session).await?;
+    outcome.place(cluster.server(), name.as_deref());
+    let home = namespace.as_deref().unwrap_or(cluster.namespace());
+    match (name, applyset) {
+        (Some(name), _) => of_name(&cluster, home, &name, &manner, session, outcome).await,
+        (None, word) => of_set(&cluster, home, &word.unwrap_or_default(), &manner, session, outcome).await,
+    }
+}
+
+async fn of_name(
+    cluster: &Cluster,
+    home: &str,
+    name: &str,
+    manner: &Manner,
+    session: &Session,
+    outcome: &Outcome,
+) -> Result<(), CliError> {
+    let mut inventory = Inventory::load(cluster, home, name).await?;
+    if !inventory.is_there() {
+        session.report.note(format!("there is no deployment `{name}` in namespace `{home}`: nothing to do"));
+        return Ok(());
+    }
+    let removed = remove_all(cluster, inventory.members(), manner, session, outcome).await?;
+    // A list that lay in a namespace which is gone is gone with it.
+    inventory.forget(cluster, &removed).await.or_else(gone).map_err(DeployError::from)?;
+    if inventory.members().is_empty() {
+        inventory.remove(cluster).await.map_err(DeployError::from)?;
+    }
+    Ok(())
+}
+
+async fn of_set(
+    cluster: &Cluster,
+    home: &str,
+    word: &str,
+    manner: &Manner,
+    session: &Session,
+    outcome: &Outcome,
+) -> Result<(), CliError> {
+    let Some(set) = ApplySet::find(cluster, word, home).await? else {
+        session.report.note(format!("there is no ApplySet `{word}` in namespace `{home}`: nothing to do"));
+        return Ok(());
+    };
+    let members = set.members(cluster).await.map_err(DeployError::from)?;
+    let removed = remove_all(cluster, &members, manner, session, outcome).await?;
+    if removed.len() < members.len() {
+        session.report.note(format!("{} stays, for objects of the set do", set.parent));
+        return Ok(());
+    }
+    let parent = set.parent.clone();
+    set.remove(cluster).await.or_else(gone).map_err(DeployError::from)?;
+    outcome.row(Row::new(&parent, Removal::Removed.name()));
+    Ok(())
+}
+
+/// Removes what is not to be kept; gives what that was.
+async fn remove_all(
+    cluster: &Cluster,
+    members: &[Member],
+    manner: &Manner,
+    session: &Session,
+    outcome: &Outcome,
+) -> Result<Vec<Member>, CliError> {
+    let (kept, removed): (Vec<Member>, Vec<Member>) =
+        members.iter().cloned().partition(|member| is_kept(member, manner.keep_volumes));
+    for member in &kept {
+        session.report.note(format!("{} stays", member.id()));
+    }
+    let told = remove::remove(cluster, &removed, |member, removal| {
+        if removal != Removal::Absent {
+            outcome.row(Row::new(&member.id(), removal.name()));
+        }
+    });
+    told.await.map_err(DeployError::from)?;
+    if let Some(patience) = manner.patience {
+        let left = remove::until_gone(cluster, &removed, patience).await.map_err(DeployError::from)?;
+        if !left.is_empty() {
+            return Err(DeployError::NotGone(left).into());
+        }
+    }
+    Ok(removed)
 }
 
 fn gone(error: crate::deploy::cluster::ApiError) -> Result<(), crate::deploy::cluster::ApiError> {

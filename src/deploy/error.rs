@@ -42,6 +42,14 @@ pub enum DeployError {
         /// What to do about it.
         hint: String,
     },
+    /// Somebody else is at work on an object, one at a time.
+    #[error("{what}")]
+    Busy {
+        /// On what, and who.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// What was applied does not come to life.
     #[error("{}", troubles_in_words(.0))]
     Rollout(Vec<Trouble>),
@@ -110,7 +118,7 @@ impl DeployError {
             Self::NotGone(_) => {
                 vec!["give it more time with `--timeout`, or see what its finalizers wait for".to_owned()]
             }
-            Self::Refused { hint, .. } => vec![hint.clone()],
+            Self::Refused { hint, .. } | Self::Busy { hint, .. } => vec![hint.clone()],
             Self::Input { .. } | Self::Cancelled => Vec::new(),
         }
     }

@@ -7,13 +7,11 @@
 
 use std::collections::BTreeSet;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::apply::{Done, MANAGER, Target};
+use super::apply_set;
 use super::cluster::{ApiError, Cluster};
 use super::error::DeployError;
 use super::object::{GroupKind, Gvk, ObjectId};
@@ -79,6 +77,8 @@ pub struct Inventory {
     members: Vec<Member>,
     /// Whether it is in the cluster already.
     is_there: bool,
+    /// Whether it has objects that the one in the cluster has not.
+    is_newer: bool,
 }
 
 impl Inventory {
@@ -92,9 +92,11 @@ impl Inventory {
             name: name.to_owned(),
             members: Vec::new(),
             is_there: false,
+            is_newer: false,
         };
         let Some(found) = cluster.find(&inventory.path()).await? else { return Ok(inventory) };
-        let tooling = found.pointer("/metadata/annotations/applyset.kubernetes.io~1tooling");
+        let annotations = found.pointer("/metadata/annotations");
+        let tooling = annotations.and_then(|annotations| annotations.get(apply_set::TOOLING));
         let text = found.pointer(&format!("/data/{ENTRY}")).and_then(Value::as_str);
         let members = text.and_then(|text| serde_json::from_str(text).ok());
         match (tooling.and_then(Value::as_str), members) {
@@ -123,6 +125,15 @@ impl Inventory {
         &self.members
     }
 
+    /// Takes objects into the list that somebody else has kept so far. It is written with [`Inventory::announce`].
+    pub fn adopt(&mut self, members: &[Member]) {
+        let known: BTreeSet<ObjectId> = self.members.iter().map(Member::id).collect();
+        let new: Vec<Member> =
+            members.iter().filter(|member| !known.contains(&member.id())).cloned().collect();
+        self.is_newer |= !new.is_empty();
+        self.members.extend(new);
+    }
+
     /// Notes, before anything is applied, what will be: a run that is cut off leaves nothing unknown behind.
     ///
     /// # Errors
@@ -131,7 +142,7 @@ impl Inventory {
         let known: BTreeSet<ObjectId> = self.members.iter().map(Member::id).collect();
         let new = targets.iter().filter(|target| !known.contains(&target.id)).map(Member::of);
         let new: Vec<Member> = new.collect();
-        if new.is_empty() && self.is_there {
+        if new.is_empty() && self.is_there && !self.is_newer {
             return Ok(());
         }
         self.members.extend(new);
@@ -186,12 +197,13 @@ impl Inventory {
         let query = [("fieldManager", MANAGER), ("force", "true")];
         cluster.apply(&self.path(), &query, &self.object()).await?;
         self.is_there = true;
+        self.is_newer = false;
         Ok(())
     }
 
     fn object(&self) -> Value {
         let kinds: BTreeSet<String> =
-            self.members.iter().map(|member| in_apply_set(&member.id().kind)).collect();
+            self.members.iter().map(|member| apply_set::written(&member.id().kind)).collect();
         let namespaces: BTreeSet<&str> = self
             .members
             .iter()
@@ -208,12 +220,12 @@ impl Inventory {
                 "namespace": self.namespace,
                 "labels": {
                     "app.kubernetes.io/managed-by": MANAGER,
-                    "applyset.kubernetes.io/id": self.apply_set_id(),
+                    (apply_set::ID): apply_set::id(&self.parent()),
                 },
                 "annotations": {
-                    "applyset.kubernetes.io/tooling": TOOLING,
-                    "applyset.kubernetes.io/contains-group-kinds": joined(kinds.iter().map(String::as_str).collect()),
-                    "applyset.kubernetes.io/additional-namespaces": joined(namespaces.into_iter().collect()),
+                    (apply_set::TOOLING): TOOLING,
+                    (apply_set::KINDS): joined(kinds.iter().map(String::as_str).collect()),
+                    (apply_set::NAMESPACES): joined(namespaces.into_iter().collect()),
                 },
             },
             "data": {ENTRY: list},
@@ -228,16 +240,11 @@ impl Inventory {
         format!("/api/v1/namespaces/{}/configmaps/{}", self.namespace, self.object_name())
     }
 
-    /// `applyset-<base64url(sha256(<name>.<namespace>.<kind>.<group>))>-v1` (KEP-3659, "ApplySet ID").
-    fn apply_set_id(&self) -> String {
-        let text = format!("{}.{}.ConfigMap.", self.object_name(), self.namespace);
-        format!("applyset-{}-v1", URL_SAFE_NO_PAD.encode(Sha256::digest(text)))
+    /// The ConfigMap itself.
+    fn parent(&self) -> ObjectId {
+        let (kind, namespace) = (GroupKind::new("", "ConfigMap"), Some(self.namespace.clone()));
+        ObjectId { kind, namespace, name: self.object_name() }
     }
-}
-
-/// `Deployment.apps`, as ApplySets write kinds.
-fn in_apply_set(kind: &GroupKind) -> String {
-    if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) }
 }
 
 /// Whether a name can be a deployment's: it becomes part of an object's name and nothing else.
@@ -267,6 +274,7 @@ mod tests {
             name: "review".to_owned(),
             members: vec![member("Deployment", "shop"), member("StatefulSet", "other")],
             is_there: false,
+            is_newer: false,
         };
         let object = inventory.object();
         let annotations = &object["metadata"]["annotations"];

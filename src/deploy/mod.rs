@@ -15,7 +15,9 @@
 //! | `rollout`, `rollback` | history, going back, restarting; going back when a deployment fails |
 //! | `wait` | waiting until everything does, or until it is known why not |
 //! | `review`, `smoke` | who we are and what we may do; whether an address answers |
+//! | `reconcile` | having Flux or Argo CD look now, and waiting for what comes of it |
 //! | `diff` | what would change, field by field |
+//! | `apply_set` | what kubectl keeps as ApplySets: read, taken over, removed |
 //! | `inventory`, `remove` | what a deployment consists of; removing what it no longer has, or all of it |
 //!
 //! # Invariants
@@ -24,6 +26,7 @@
 //! 3. No token, key or content of a Secret is in an error, an event or a debug output.
 
 pub mod apply;
+pub mod apply_set;
 pub mod cluster;
 pub mod diagnose;
 pub mod diff;
@@ -35,6 +38,7 @@ pub mod manifest;
 pub mod object;
 pub mod pull_secret;
 pub mod rbac;
+pub mod reconcile;
 pub mod remove;
 pub mod render;
 pub mod review;

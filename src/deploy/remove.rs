@@ -26,6 +26,17 @@ pub enum Removal {
     Replaced,
 }
 
+impl Removal {
+    /// As it is told.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Removed => "deleted",
+            Self::Absent => "was gone",
+            Self::Replaced => "left, for it is another object of that name",
+        }
+    }
+}
+
 /// Whether what is in objects of this kind is lost with them, or lives on without the deployment: these are removed only
 /// if that was asked for.
 pub fn is_precious(kind: &GroupKind) -> bool {

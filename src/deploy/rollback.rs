@@ -34,11 +34,17 @@ impl Before {
         Self { revisions }
     }
 
+    /// Whether there is nothing to go back to.
+    pub fn is_empty(&self) -> bool {
+        self.revisions.is_empty()
+    }
+
     /// Goes back, where there is another revision now. Gives what became of each workload that had one before, and the
     /// revision that it had.
-    pub async fn restore(self, cluster: &Cluster) -> Vec<(ObjectId, u64, Result<Undone, DeployError>)> {
+    pub async fn restore(self, cluster: &Cluster) -> Vec<(Workload, u64, Result<Undone, DeployError>)> {
         let mut outcomes = Vec::new();
-        for (Workload { id, .. }, number) in self.revisions {
+        for (before, number) in self.revisions {
+            let id = &before.id;
             let namespace = id.namespace.clone().unwrap_or_default();
             let undone = async {
                 let workload =
@@ -46,7 +52,7 @@ impl Before {
                 rollout::undo(cluster, &workload, Some(number)).await
             };
             let undone = undone.await;
-            outcomes.push((id, number, undone));
+            outcomes.push((before, number, undone));
         }
         outcomes
     }

@@ -90,7 +90,7 @@ pub async fn find(cluster: &Cluster, word: &str, namespace: &str) -> Result<Work
 }
 
 /// The kind that a user means: `deployment`, `deployments`, `deploy`, `deployment.apps`.
-async fn named_kind(cluster: &Cluster, word: &str) -> Result<Resource, DeployError> {
+pub(super) async fn named_kind(cluster: &Cluster, word: &str) -> Result<Resource, DeployError> {
     let word = word.to_lowercase();
     // Short names are part of the older form of discovery only; these are the ones that people write.
     let long = match &*word {

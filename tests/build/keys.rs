@@ -207,7 +207,7 @@ impl Project {
                     text,
                     "{}{}",
                     step.text(trifle),
-                    if trifle % 2 == 0 { "" } else { "\n# between" }
+                    if trifle.is_multiple_of(2) { "" } else { "\n# between" }
                 );
             }
         }

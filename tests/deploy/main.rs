@@ -7,8 +7,11 @@ mod support;
 
 mod access;
 mod apply;
+mod applysets;
 mod calculator;
 mod causes;
 mod differential;
 mod faults;
+mod outcomes;
+mod reconcile;
 mod rollouts;

@@ -36,6 +36,8 @@ pub struct Failure {
     pub what: String,
     /// What to do about it.
     pub hints: Vec<String>,
+    /// What the server warns of besides.
+    pub warnings: Vec<String>,
 }
 
 /// `app.yaml:12: deployment.apps/web: …`
@@ -48,7 +50,7 @@ impl fmt::Display for Failure {
 impl Failure {
     fn new(target: &Target, kind: FailureKind, what: impl Into<String>) -> Self {
         let (id, source) = (target.id.clone(), target.object.source.clone());
-        Self { id, source, kind, what: what.into(), hints: Vec::new() }
+        Self { id, source, kind, what: what.into(), hints: Vec::new(), warnings: Vec::new() }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -81,6 +83,10 @@ impl Failure {
 
     /// A refusal that is no conflict of fields.
     pub(super) fn refused(target: &Target, refusal: &Refusal) -> Self {
+        Self { warnings: refusal.warnings.clone(), ..Self::explained(target, refusal) }
+    }
+
+    fn explained(target: &Target, refusal: &Refusal) -> Self {
         if refusal.code == 401 {
             let what = format!("the API server does not know who asks: {}", refusal.message);
             return Self::new(target, FailureKind::Forbidden, what)
@@ -125,6 +131,7 @@ impl Failure {
             lines => format!("{} fields belong to others:\n  {}", lines.len(), lines.join("\n  ")),
         };
         let mut failure = Self::new(target, FailureKind::Conflict, what);
+        failure.warnings.clone_from(&refusal.warnings);
         if scaled {
             failure = failure.hint(
                 "a replica count that an autoscaler or a person sets: leave `spec.replicas` out of the manifest",

@@ -8,26 +8,65 @@ use serde_json::Value;
 
 /// A step of a path.
 #[derive(Debug, Clone, PartialEq)]
-enum Step {
+pub(super) enum Step {
+    /// A field.
     Field(String),
     /// The element whose fields have these values.
     Keys(Vec<(String, Value)>),
     /// The element that is this.
     Value(Value),
+    /// The element at this place.
     Index(usize),
+}
+
+impl Step {
+    /// From a key of `FieldsV1`: `f:name`, `k:{"name":"web"}`, `v:"x"`, `i:0`; nothing for `.`, which stands for the thing
+    /// itself (`sigs.k8s.io/structured-merge-diff/fieldpath/serialize-pe.go`).
+    pub(super) fn of_key(key: &str) -> Option<Self> {
+        let (form, rest) = key.split_once(':')?;
+        match form {
+            "f" => Some(Self::Field(rest.to_owned())),
+            "v" => Some(Self::Value(serde_json::from_str(rest).ok()?)),
+            "i" => Some(Self::Index(rest.parse().ok()?)),
+            "k" => {
+                let keys: serde_json::Map<String, Value> = serde_json::from_str(rest).ok()?;
+                Some(Self::Keys(keys.into_iter().collect()))
+            }
+            _ => None,
+        }
+    }
+
+    /// What it leads to in `value`, and how that is written in a JSON pointer (RFC 6901).
+    fn follow<'a>(&self, value: &'a Value) -> Option<(String, &'a Value)> {
+        let among = |fits: &dyn Fn(&Value) -> bool| {
+            let (index, element) = value.as_array()?.iter().enumerate().find(|(_, element)| fits(element))?;
+            Some((index.to_string(), element))
+        };
+        match self {
+            Self::Field(name) => Some((name.replace('~', "~0").replace('/', "~1"), value.get(name)?)),
+            Self::Index(index) => Some((index.to_string(), value.get(index)?)),
+            Self::Value(wanted) => among(&|element| element == wanted),
+            Self::Keys(keys) => among(&|element| keys.iter().all(|(key, wanted)| has(element, key, wanted))),
+        }
+    }
+}
+
+/// The JSON pointer to what `path` leads to in `object`; nothing if it is not there.
+pub(super) fn pointer(object: &Value, path: &[Step]) -> Option<String> {
+    let mut place = String::new();
+    let mut value = object;
+    for step in path {
+        let (part, next) = step.follow(value)?;
+        place.push('/');
+        place.push_str(&part);
+        value = next;
+    }
+    Some(place)
 }
 
 /// The value at `path` in `object`; nothing if it is not there, or the path is none.
 pub fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
-    parse(path)?.iter().try_fold(object, |value, step| match step {
-        Step::Field(name) => value.get(name),
-        Step::Index(index) => value.get(index),
-        Step::Value(wanted) => value.as_array()?.iter().find(|element| *element == wanted),
-        Step::Keys(keys) => value
-            .as_array()?
-            .iter()
-            .find(|element| keys.iter().all(|(key, wanted)| has(element, key, wanted))),
-    })
+    parse(path)?.iter().try_fold(object, |value, step| Some(step.follow(value)?.1))
 }
 
 /// Whether `element` has `wanted` at `key`. A protocol that is left out is TCP, the one key there is that has a default.

@@ -62,7 +62,7 @@ pub fn predecessors<'a>(object: &'a Value, manager: &str, also: &[String]) -> Ve
     entries.map(|entry| text(entry, "manager")).collect()
 }
 
-fn is_predecessor(entry: &Value, manager: &str, also: &[String]) -> bool {
+pub(super) fn is_predecessor(entry: &Value, manager: &str, also: &[String]) -> bool {
     let name = text(entry, "manager");
     if name == manager && text(entry, "operation") == "Apply" || !text(entry, "subresource").is_empty() {
         return false;

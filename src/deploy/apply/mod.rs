@@ -11,6 +11,7 @@
 //! 2. The manager's name is always the same, so that what is ours stays ours whatever the program is called.
 //! 3. An object of which the dry run has failed is not applied, and neither is any other.
 
+mod dropped;
 mod failure;
 mod fields;
 mod migrate;
@@ -18,6 +19,7 @@ pub mod order;
 mod resolve;
 mod run;
 
+pub use dropped::taken_over;
 pub use failure::{Failure, FailureKind, is_forbidden_by_rbac};
 pub use migrate::LAST_APPLIED;
 pub use resolve::{Target, resolve};

@@ -1,5 +1,6 @@
 //! Trying and applying.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -124,7 +125,7 @@ impl Done {
     }
 }
 
-/// Has the server do everything but keep it.
+/// Has the server do everything but keep it; `warn` is told what it warns of, whether it takes the object or not.
 ///
 /// # Errors
 /// [`DeployError::Apply`] with everything that is wrong; or if the cluster cannot be reached.
@@ -132,6 +133,7 @@ pub async fn try_all(
     cluster: &Cluster,
     targets: &[Target],
     options: &ApplyOptions,
+    warn: impl Fn(&ObjectId, &str),
 ) -> Result<Vec<Done>, DeployError> {
     let tries = targets.iter().map(|target| async move {
         if target.is_ahead {
@@ -139,21 +141,33 @@ pub async fn try_all(
         }
         settle(target, try_one(cluster, target, options).await)
     });
-    outcomes(stream::iter(tries).buffered(AT_ONCE).try_collect().await?)
+    let tried: Vec<Result<Done, Failure>> = stream::iter(tries).buffered(AT_ONCE).try_collect().await?;
+    for outcome in &tried {
+        // What a refused object is warned of may be why it was refused.
+        let (id, warnings) = match outcome {
+            Ok(done) => (&done.id, &done.warnings),
+            Err(failure) => (&failure.id, &failure.warnings),
+        };
+        warnings.iter().for_each(|warning| warn(id, warning));
+    }
+    outcomes(tried)
 }
 
 /// Applies, wave by wave; `tried` is what the dry run has shown, in the same order.
 ///
 /// # Errors
 /// [`DeployError::Apply`] with everything that is wrong in the wave that failed; what went before it is done, and `tell`
-/// has been told.
+/// has been told. `warn` is told what the server warns of where that could not be tried before.
 pub async fn apply_all(
     cluster: &Cluster,
     targets: &[Target],
     tried: &[Done],
     options: &ApplyOptions,
     tell: impl Fn(&Done) + Sync,
+    warn: impl Fn(&ObjectId, &str) + Sync,
 ) -> Result<Vec<Done>, DeployError> {
+    let untried: BTreeSet<&ObjectId> =
+        targets.iter().filter(|target| target.is_ahead).map(|target| &target.id).collect();
     let mut done = Vec::with_capacity(targets.len());
     for wave in 0..WAVES {
         let members = targets.iter().zip(tried).filter(|(target, _)| target.wave == wave);
@@ -164,6 +178,8 @@ pub async fn apply_all(
         let told = stream::iter(work).buffered(AT_ONCE).inspect(|outcome| {
             if let Ok(Ok(done)) = outcome {
                 tell(done);
+                let warnings = done.warnings.iter().filter(|_| untried.contains(&done.id));
+                warnings.for_each(|warning| warn(&done.id, warning));
             }
         });
         let through = outcomes(told.try_collect().await?)?;
@@ -244,8 +260,11 @@ async fn try_one(cluster: &Cluster, target: &Target, options: &ApplyOptions) -> 
     let action = if applied.created { Action::Created } else { Action::Configured };
     let Applied { mut object, warnings, .. } = applied;
     let earlier = migrate::predecessors(&object, MANAGER, &options.take_over);
-    let earlier = earlier.into_iter().map(str::to_owned).collect();
-    forget_managers(&mut object);
+    let earlier: Vec<String> = earlier.into_iter().map(str::to_owned).collect();
+    // Which fields a take-over drops is found in them.
+    if earlier.is_empty() {
+        forget_managers(&mut object);
+    }
     Ok(Done { id: target.id.clone(), action, object, warnings, taken_from, earlier })
 }
 

@@ -65,6 +65,8 @@ pub struct Access {
     config: Config,
     /// Where it was found: `context `a` of `/x``.
     pub origin: String,
+    /// Where the namespace was found: `--namespace`, `KUBE_NAMESPACE`, the context. Nothing if nobody names one.
+    pub namespace_origin: Option<String>,
     /// The contexts there are, for who asked for another.
     pub contexts: Vec<String>,
     /// What is not as it should be: text and what to do about it.
@@ -98,8 +100,11 @@ impl Access {
                 Self::of_kubeconfig(kubeconfig, origin, options, environment, oddities).await?
             }
         };
-        if let Some(namespace) = options.namespace.as_deref().or(environment.get(NAMESPACE_VARIABLE)) {
+        let asked = options.namespace.as_deref().map(|name| (name, "--namespace"));
+        let set = environment.get(NAMESPACE_VARIABLE).map(|name| (name, NAMESPACE_VARIABLE));
+        if let Some((namespace, said_by)) = asked.or(set) {
             access.config.default_namespace = namespace.to_owned();
+            access.namespace_origin = Some(said_by.to_owned());
         }
         access.trust(options, environment)?;
         access.config.connect_timeout = Some(CONNECT);
@@ -113,7 +118,8 @@ impl Access {
             AccessError::new(format!("the pod's service account cannot be used: {error}"))
                 .hint("name a kubeconfig with --kubeconfig or the variable KUBECONFIG")
         })?;
-        Ok(Self { config, origin: "the pod's service account".to_owned(), contexts: Vec::new(), oddities })
+        let origin = "the pod's service account".to_owned();
+        Ok(Self { config, namespace_origin: Some(origin.clone()), origin, contexts: Vec::new(), oddities })
     }
 
     async fn of_kubeconfig(
@@ -132,6 +138,7 @@ impl Access {
             }
         }
         let own_proxy = own_proxy(&kubeconfig, &context);
+        let namespace_origin = has_namespace(&kubeconfig, &context).then(|| format!("context `{context}`"));
         let options = KubeConfigOptions { context: Some(context.clone()), ..Default::default() };
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
@@ -140,7 +147,7 @@ impl Access {
             config.proxy_url = proxy(&config.cluster_url, environment);
         }
         let origin = format!("context `{context}` of {origin}{said_by}");
-        Ok(Self { config, origin, contexts, oddities })
+        Ok(Self { config, origin, namespace_origin, contexts, oddities })
     }
 
     /// The certificates that count: those of `--certificate-authority`, of the kubeconfig, or the machine's.
@@ -318,6 +325,14 @@ fn context(
         _ => Err(AccessError::new(format!("{origin} does not say which context to use; {}", list()))
             .hint("name one with --context, or the variable AGENT_KUBECONTEXT or KUBE_CONTEXT")),
     }
+}
+
+/// Whether the context names a namespace.
+fn has_namespace(kubeconfig: &Kubeconfig, context: &str) -> bool {
+    let context = kubeconfig.contexts.iter().find(|known| known.name == context);
+    context
+        .and_then(|context| context.context.as_ref()?.namespace.as_ref())
+        .is_some_and(|namespace| !namespace.is_empty())
 }
 
 /// Whether the kubeconfig names a proxy for the cluster of `context`.

@@ -1,5 +1,6 @@
 //! What an API server says when it does not do what it was asked.
 
+use std::error::Error as StdError;
 use std::fmt;
 
 use serde::Deserialize;
@@ -98,6 +99,8 @@ pub struct Refusal {
     pub causes: Vec<Cause>,
     /// What was asked: method and path.
     pub request: String,
+    /// What the server warns of besides.
+    pub warnings: Vec<String>,
 }
 
 /// A part of the reason for a refusal.
@@ -148,13 +151,21 @@ impl Refusal {
                 message: status.message,
                 causes: status.details.and_then(|details| details.causes).unwrap_or_default(),
                 request,
+                warnings: Vec::new(),
             },
             _ => {
                 let text = String::from_utf8_lossy(body);
                 let text: String = text.trim().chars().take(QUOTED).collect();
                 let message =
                     if text.is_empty() { format!("HTTP {code}") } else { format!("HTTP {code}: {text}") };
-                Self { code, reason: String::new(), message, causes: Vec::new(), request }
+                Self {
+                    code,
+                    reason: String::new(),
+                    message,
+                    causes: Vec::new(),
+                    request,
+                    warnings: Vec::new(),
+                }
             }
         }
     }
@@ -196,6 +207,42 @@ pub fn forget_managers(object: &mut Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }
+}
+
+/// An error with its causes, but not what a plugin has written: that may be the token.
+pub(super) fn told(error: &(dyn StdError + 'static)) -> String {
+    use kube::client::AuthError;
+    if let Some(kube::Error::Auth(AuthError::AuthExecRun { cmd, out })) = error.downcast_ref() {
+        let said = String::from_utf8_lossy(&out.stderr);
+        let said = said.trim().lines().last().unwrap_or_default().to_owned();
+        return format!("`{cmd}` failed ({}): {said}", out.status);
+    }
+    if let Some(kube::Error::Auth(AuthError::AuthExecParse(_))) = error.downcast_ref() {
+        return "the plugin of the kubeconfig has written what is no credential".to_owned();
+    }
+    let mut text = String::new();
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = next {
+        let said = error.to_string();
+        // Many of the library's own errors say what their cause will say again.
+        if let Some(tail) = text.rfind(&said) {
+            text.truncate(tail);
+            text.push_str(&said);
+        } else {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&said);
+        }
+        next = error.source();
+    }
+    text
+}
+
+/// Whether asking again is of no use: certificates do not get better by it.
+pub(super) fn is_final(why: &str) -> bool {
+    let why = why.to_lowercase();
+    ["certificate", "unsupported protocol", "invalid url"].iter().any(|word| why.contains(word))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WARNING};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
@@ -17,9 +17,10 @@ use serde_json::Value;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::access::Access;
-use super::answer::{ApiError, Refusal, forget_managers};
+use super::answer::{ApiError, Refusal, forget_managers, is_final, told};
 use super::discovery::{self, GroupList, Kinds, Resource, ResourceList};
 use super::watch::Watch;
+use super::wire::{safe_as_yaml, target, warnings};
 use crate::deploy::object::Gvk;
 use crate::registry::{Clock as _, SystemClock};
 
@@ -419,7 +420,9 @@ impl Cluster {
         if status.is_success() {
             return Ok(Answer { status, headers, body, repeated });
         }
-        Err(refused(status, call.shown(), &body))
+        let mut refusal = Refusal::new(status.as_u16(), call.shown(), &body);
+        refusal.warnings = warnings(&headers);
+        Err(ApiError::Refused(Box::new(refusal)))
     }
 
     async fn start(&self, call: &Call) -> Result<http::Response<Body>, ApiError> {
@@ -516,34 +519,6 @@ impl Call {
     }
 }
 
-/// `json` as it means the same where it is read as YAML, which is how a server reads what is to be applied: there,
-/// breaks of Unicode within a string are folded, and control characters refused (YAML 1.1, 4.1 and 5.4). kubectl has
-/// U+0085 lost this way.
-fn safe_as_yaml(json: &str) -> String {
-    let is_special = |letter: char| {
-        matches!(letter, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
-    };
-    let mut text = String::with_capacity(json.len());
-    for letter in json.chars() {
-        if is_special(letter) {
-            text.push_str(&format!("\\u{:04x}", u32::from(letter)));
-        } else {
-            text.push(letter);
-        }
-    }
-    text
-}
-
-/// `path?query`
-fn target(path: &str, query: &[(&str, &str)]) -> String {
-    if query.is_empty() {
-        return path.to_owned();
-    }
-    let mut text = url::form_urlencoded::Serializer::new(String::new());
-    text.extend_pairs(query);
-    format!("{path}?{}", text.finish())
-}
-
 fn parsed<T: DeserializeOwned>(call: &Call, body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body)
         .map_err(|error| ApiError::Garbled { request: call.shown(), why: error.to_string() })
@@ -551,81 +526,4 @@ fn parsed<T: DeserializeOwned>(call: &Call, body: &[u8]) -> Result<T, ApiError> 
 
 fn refused(status: StatusCode, request: String, body: &[u8]) -> ApiError {
     ApiError::Refused(Box::new(Refusal::new(status.as_u16(), request, body)))
-}
-
-/// The texts of `Warning: 299 - "…"` (RFC 7234, 5.5; KEP-1693).
-fn warnings(headers: &HeaderMap) -> Vec<String> {
-    let texts = headers.get_all(WARNING).iter().filter_map(|value| {
-        let value = std::str::from_utf8(value.as_bytes()).ok()?;
-        let (_, quoted) = value.split_once('"')?;
-        let (text, _) = quoted.rsplit_once('"')?;
-        Some(text.replace("\\\"", "\"").replace("\\\\", "\\"))
-    });
-    texts.collect()
-}
-
-/// An error with its causes, but not what a plugin has written: that may be the token.
-fn told(error: &(dyn StdError + 'static)) -> String {
-    use kube::client::AuthError;
-    if let Some(kube::Error::Auth(AuthError::AuthExecRun { cmd, out })) = error.downcast_ref() {
-        let said = String::from_utf8_lossy(&out.stderr);
-        let said = said.trim().lines().last().unwrap_or_default().to_owned();
-        return format!("`{cmd}` failed ({}): {said}", out.status);
-    }
-    if let Some(kube::Error::Auth(AuthError::AuthExecParse(_))) = error.downcast_ref() {
-        return "the plugin of the kubeconfig has written what is no credential".to_owned();
-    }
-    let mut text = String::new();
-    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = next {
-        let said = error.to_string();
-        // Many of the library's own errors say what their cause will say again.
-        if let Some(tail) = text.rfind(&said) {
-            text.truncate(tail);
-            text.push_str(&said);
-        } else {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(&said);
-        }
-        next = error.source();
-    }
-    text
-}
-
-/// Whether asking again is of no use: certificates do not get better by it.
-fn is_final(why: &str) -> bool {
-    let why = why.to_lowercase();
-    ["certificate", "unsupported protocol", "invalid url"].iter().any(|word| why.contains(word))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn warnings_are_unquoted() {
-        let mut headers = HeaderMap::new();
-        headers.append(WARNING, r#"299 - "would violate \"restricted\": a""#.parse().unwrap());
-        headers.append(WARNING, r#"299 - "second""#.parse().unwrap());
-        assert_eq!(warnings(&headers), [r#"would violate "restricted": a"#, "second"]);
-    }
-
-    #[test]
-    fn what_a_server_reads_as_yaml_keeps_its_breaks() {
-        let value = serde_json::json!("a\u{85}b\u{2028}\u{7f}ü😀");
-        let text = safe_as_yaml(&value.to_string());
-        assert_eq!(text, "\"a\\u0085b\\u2028\\u007fü😀\"");
-        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
-    }
-
-    #[test]
-    fn queries_are_escaped() {
-        assert_eq!(target("/api", &[]), "/api");
-        assert_eq!(
-            target("/api", &[("labelSelector", "a=b,c!=d e")]),
-            "/api?labelSelector=a%3Db%2Cc%21%3Dd+e"
-        );
-    }
 }

@@ -14,6 +14,7 @@ mod answer;
 mod client;
 mod discovery;
 mod watch;
+mod wire;
 
 pub use access::{Access, AccessError, AccessOptions};
 pub use answer::{ApiError, Cause, Refusal, forget_managers};

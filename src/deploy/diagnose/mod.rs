@@ -129,6 +129,8 @@ pub enum Cause {
     JobFailed,
     /// A Job took longer than it may.
     JobDeadline,
+    /// A GitOps controller does not bring about what its repository says.
+    Reconciliation,
 }
 
 impl Cause {
@@ -179,6 +181,7 @@ impl Cause {
             Self::NodeGone => "node_gone",
             Self::JobFailed => "job_failed",
             Self::JobDeadline => "job_deadline",
+            Self::Reconciliation => "reconciliation",
         }
     }
 }
@@ -237,7 +240,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(object: &ObjectId, cause: Cause, what: impl Into<String>) -> Self {
+    pub(in crate::deploy) fn new(object: &ObjectId, cause: Cause, what: impl Into<String>) -> Self {
         Self {
             cause,
             object: object.clone(),
