@@ -21,6 +21,10 @@ use super::succession;
 use super::temp::{self, Temp};
 use super::{PRIVATE, Store};
 
+/// So many bytes must be free where a workspace is left to a successor: on a disk that is full, whoever builds next needs at
+/// once what this one has taken.
+const ROOM: u64 = 64 << 20;
+
 /// What a lock's name has behind the workspace's.
 const LOCK_SUFFIX: &str = ".lock";
 
@@ -74,7 +78,7 @@ impl Workspace {
 impl Drop for Workspace {
     fn drop(&mut self) {
         let Some(lock) = self.lock.take() else { return };
-        let removed = match self.heir.get() {
+        let removed = match self.heir.get().filter(|_| has_room(&self.path)) {
             Some(program) => self.hand_over(lock, program),
             None => remove_tree(&self.path).map(|()| drop(lock)),
         };
@@ -82,6 +86,11 @@ impl Drop for Workspace {
             tracing::warn!(path = %self.path.display(), %error, "a workspace could not be removed");
         }
     }
+}
+
+/// Whether there is room for another build beside what this one leaves. Where it cannot be told there is.
+fn has_room(path: &Path) -> bool {
+    rustix::fs::statvfs(path).map_or(true, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM)
 }
 
 impl Store {

@@ -281,8 +281,9 @@ fn a_target_without_steps_finds_those_it_is_built_upon() {
         &[],
     );
     let cache = cache_repo(&registry);
-    fresh(&registry, tree.path(), &cache, &[]).0.succeeded();
-    let (again, asked) = fresh(&registry, tree.path(), &cache, &[]);
+    let push = ["--push", &format!("--tag={}", registry.reference("group/app:1"))];
+    fresh(&registry, tree.path(), &cache, &push).0.succeeded();
+    let (again, asked) = fresh(&registry, tree.path(), &cache, &push);
     assert_eq!(cached(&again.succeeded()), (1, 1));
     assert_eq!(downloads(&registry, &asked).len(), 0);
 }
@@ -306,8 +307,9 @@ fn a_state_directory_stays_within_its_limit() {
     let images = || run(kept.command().arg("images")).succeeded().stdout;
     let limit = "--state-limit=6MB";
     fill(1);
-    let first = build(&kept, &registry, tree.path(), &["--tag=first", limit]).succeeded();
-    assert!(!first.stderr.contains("state directory"), "{}", first.stderr);
+    // All of it fits, but for a root filesystem that might be kept.
+    build(&kept, &registry, tree.path(), &["--tag=first", limit]).succeeded();
+    assert_eq!(cached(&build(&kept, &registry, tree.path(), &[limit]).succeeded()), (2, 2));
     fill(2);
     build(&kept, &registry, tree.path(), &["--tag=second"]).succeeded();
     assert!(images().contains("first") && images().contains("second"));

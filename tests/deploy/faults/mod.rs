@@ -267,7 +267,8 @@ fn a_namespace_whose_answer_was_lost_is_ours() {
     let ran = run(&front().kubeconfig(), &args, &maps(3, "one"));
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert!(ran.out.starts_with("namespace/lost-answer created\n"), "{}", ran.out);
-    let ran = run(&front().kubeconfig(), &["undeploy", "web", "-n", "lost-answer"], "");
+    // Beside other tests the controller of namespaces takes its time.
+    let ran = run(&front().kubeconfig(), &["undeploy", "web", "-n", "lost-answer", "--timeout=5m"], "");
     assert_eq!(ran.code, 0, "{}", ran.err);
     eventually("the end of the namespace", Duration::from_secs(30), || {
         match cluster.run(&["get", "namespace", "lost-answer"], "") {
