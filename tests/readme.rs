@@ -86,6 +86,31 @@ fn web() -> Web {
     web
 }
 
+/// What they do in a cluster is seen in the tests of deployments. Here each gets as far as to miss its manifests, or the
+/// cluster: it has no flag that there is not, and lacks none.
+#[test]
+fn the_commands_for_a_cluster_are_understood() {
+    let cofferdam = Cofferdam::new();
+    let mut count = 0;
+    for line in blocks("console").iter().flat_map(|block| block.lines()) {
+        let Some(arguments) = line.strip_prefix("cofferdam ") else { continue };
+        let output = Command::new("sh")
+            .args(["-c", &format!("exec \"$0\" {arguments}")])
+            .arg(Cofferdam::binary())
+            .env_clear()
+            .env("HOME", cofferdam.home())
+            .env("CI_COMMIT_SHA", "0123456789")
+            .current_dir(cofferdam.home())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        let missed = ["cannot read `image.json`", "cannot read `k8s/`", "there is no kubeconfig"];
+        assert!(missed.iter().any(|missed| told.contains(missed)), "{line}\n{told}");
+        count += 1;
+    }
+    assert!(count > 10, "the commands were not found");
+}
+
 #[test]
 fn the_commands_do_what_they_say() {
     let open = Registry::start();

@@ -61,7 +61,7 @@ pub enum DeployError {
         /// What is not there yet.
         troubles: Vec<Trouble>,
     },
-    /// Objects that were removed are not gone in time; with the finalizers that they wait for.
+    /// Objects that were removed are not gone in time; with what they wait for: finalizers, and what is said of a namespace.
     #[error("{}", left_in_words(.0))]
     NotGone(Vec<(Member, Vec<String>)>),
     /// Rights that a deployment cannot do without are missing.
@@ -116,7 +116,7 @@ impl DeployError {
                 vec!["everything was applied, and is ready: look at what leads to it".to_owned()]
             }
             Self::NotGone(_) => {
-                vec!["give it more time with `--timeout`, or see what its finalizers wait for".to_owned()]
+                vec!["give it more time with `--timeout`, or see what keeps it".to_owned()]
             }
             Self::Refused { hint, .. } | Self::Busy { hint, .. } => vec![hint.clone()],
             Self::Input { .. } | Self::Cancelled => Vec::new(),

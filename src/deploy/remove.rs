@@ -116,7 +116,7 @@ pub async fn until_gone(
                 let uid = found.pointer("/metadata/uid").and_then(serde_json::Value::as_str);
                 member.uid.as_deref().is_none_or(|known| uid == Some(known))
             });
-            Ok(same.map(|live| (member.clone(), finalizers(&live))))
+            Ok(same.map(|live| (member.clone(), waits_for(&live))))
         });
         let looked: Vec<Result<_, ApiError>> = stream::iter(looks).buffered(AT_ONCE).collect().await;
         let still: Vec<_> =
@@ -129,7 +129,35 @@ pub async fn until_gone(
     }
 }
 
-fn finalizers(live: &serde_json::Value) -> Vec<String> {
-    let list = live.pointer("/metadata/finalizers").and_then(serde_json::Value::as_array);
-    list.into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+/// The finalizers of an object that is being deleted, and what the controller of namespaces says of one that it cannot
+/// empty: an API service that does not answer keeps every namespace of the cluster.
+fn waits_for(live: &serde_json::Value) -> Vec<String> {
+    let list = |place| live.pointer(place).and_then(serde_json::Value::as_array).into_iter().flatten();
+    let names = list("/metadata/finalizers").filter_map(|name| name.as_str());
+    let conditions = list("/status/conditions").filter(|one| {
+        one["status"] == "True" && one["type"].as_str().is_some_and(|kind| kind.starts_with("Namespace"))
+    });
+    let messages = conditions.filter_map(|one| one["message"].as_str());
+    names.chain(messages).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_keeps_an_object_is_told() {
+        let live = json!({
+            "metadata": {"finalizers": ["example.com/backup"]},
+            "status": {"conditions": [
+                {"type": "NamespaceDeletionDiscoveryFailure", "status": "True", "message": "Discovery failed for some groups"},
+                {"type": "NamespaceDeletionContentFailure", "status": "False", "message": "All content deleted"},
+                {"type": "Ready", "status": "True", "message": "it was"},
+            ]},
+        });
+        assert_eq!(waits_for(&live), ["example.com/backup", "Discovery failed for some groups"]);
+        assert_eq!(waits_for(&json!({})), [""; 0]);
+    }
 }

@@ -261,14 +261,14 @@ fn a_502_without_retry_after_is_asked_again_whether_or_not_it_was_done() {
 /// A namespace that was made by a request whose answer was lost belongs to the deployment, and goes with it.
 #[test]
 fn a_namespace_whose_answer_was_lost_is_ours() {
-    let cluster = Cluster::up();
+    // While another test has an API service that does not answer, no namespace of the shared one comes to its end.
+    let cluster = &Cluster::start();
     let front = || Front::start(cluster, Duration::ZERO, the_first_time(|_| Fate::Unanswered));
     let args = ["deploy", "-n", "lost-answer", "--create-namespace", "--name", "web", "-f", "-"];
     let ran = run(&front().kubeconfig(), &args, &maps(3, "one"));
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert!(ran.out.starts_with("namespace/lost-answer created\n"), "{}", ran.out);
-    // Beside other tests the controller of namespaces takes its time.
-    let ran = run(&front().kubeconfig(), &["undeploy", "web", "-n", "lost-answer", "--timeout=5m"], "");
+    let ran = run(&front().kubeconfig(), &["undeploy", "web", "-n", "lost-answer"], "");
     assert_eq!(ran.code, 0, "{}", ran.err);
     eventually("the end of the namespace", Duration::from_secs(30), || {
         match cluster.run(&["get", "namespace", "lost-answer"], "") {
