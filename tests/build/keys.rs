@@ -352,7 +352,10 @@ impl Project {
                 let changed = match kind {
                     Arg | Env => ids(self.after(id, |_| false), Step::runs),
                     Shell => ids(self.after(id, |step| step.kind == Shell), Step::runs),
-                    User => ids(self.after(id, |step| step.kind == User), Step::runs),
+                    // A directory that WORKDIR makes is the user's.
+                    User => ids(self.after(id, |step| step.kind == User), |step| {
+                        step.runs() || step.kind == Workdir
+                    }),
                     Label => BTreeSet::new(),
                     _ => BTreeSet::from([id]),
                 };
