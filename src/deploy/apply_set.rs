@@ -73,7 +73,7 @@ impl ApplySet {
             found.pointer(map).and_then(|map| map.get(key)?.as_str()).unwrap_or_default()
         };
         if of("/metadata/labels", ID) != id {
-            return Err(refused(
+            return Err(DeployError::refused(
                 format!("{parent} is no ApplySet's parent"),
                 "name what `kubectl apply --applyset` was given: NAME for a Secret, else KIND/NAME",
             ));
@@ -87,7 +87,10 @@ impl ApplySet {
                 }
                 _ => "remove it with the tool that keeps it",
             };
-            return Err(refused(format!("{parent} is kept by `{tooling}`, and not by kubectl"), hint));
+            return Err(DeployError::refused(
+                format!("{parent} is kept by `{tooling}`, and not by kubectl"),
+                hint,
+            ));
         }
         let kinds = cluster.kinds().await?;
         let mut namespaces: BTreeSet<String> = listed(annotation(NAMESPACES)).map(str::to_owned).collect();
@@ -205,10 +208,6 @@ fn member(resource: &Resource, item: &Value) -> Member {
         // Who has made it is not said: what others may live in is taken for theirs.
         made: false,
     }
-}
-
-fn refused(what: impl Into<String>, hint: impl Into<String>) -> DeployError {
-    DeployError::Refused { what: what.into(), hint: hint.into() }
 }
 
 #[cfg(test)]

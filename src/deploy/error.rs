@@ -61,7 +61,7 @@ pub enum DeployError {
         /// What is not there yet.
         troubles: Vec<Trouble>,
     },
-    /// Objects that were removed are not gone in time; with what they wait for: finalizers, and what is said of a namespace.
+    /// Objects that were removed are not gone in time; with what keeps them.
     #[error("{}", left_in_words(.0))]
     NotGone(Vec<(Member, Vec<String>)>),
     /// Rights that a deployment cannot do without are missing.
@@ -81,6 +81,11 @@ pub enum DeployError {
 }
 
 impl DeployError {
+    /// What was asked for cannot be done.
+    pub(super) fn refused(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Refused { what: what.into(), hint: hint.into() }
+    }
+
     /// One fault.
     pub fn fault(source: Option<Source>, what: impl Into<String>) -> Self {
         Self::Manifests(vec![Fault { source, what: what.into(), hint: None }])
@@ -162,9 +167,9 @@ fn failures_in_words(failures: &[Failure]) -> String {
 }
 
 fn left_in_words(left: &[(Member, Vec<String>)]) -> String {
-    let parts = left.iter().map(|(member, finalizers)| match finalizers.as_slice() {
+    let parts = left.iter().map(|(member, kept_by)| match kept_by.as_slice() {
         [] => member.id().to_string(),
-        names => format!("{} (waits for {})", member.id(), names.join(", ")),
+        reasons => format!("{} (kept by {})", member.id(), reasons.join("; ")),
     });
     format!("not gone in time: {}", parts.collect::<Vec<_>>().join(", "))
 }

@@ -76,7 +76,10 @@ pub enum Undone {
 pub async fn find(cluster: &Cluster, word: &str, namespace: &str) -> Result<Workload, DeployError> {
     let Some((kind, name)) = word.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty())
     else {
-        return Err(refused(format!("`{word}` names no object"), "write KIND/NAME, as in deployment/web"));
+        return Err(DeployError::refused(
+            format!("`{word}` names no object"),
+            "write KIND/NAME, as in deployment/web",
+        ));
     };
     let resource = named_kind(cluster, kind).await?;
     let namespace = resource.namespaced.then(|| namespace.to_owned());
@@ -84,7 +87,10 @@ pub async fn find(cluster: &Cluster, word: &str, namespace: &str) -> Result<Work
     let id = ObjectId { kind: resource.gvk.group_kind(), namespace, name: name.to_owned() };
     let Some(object) = cluster.find(&path).await? else {
         let place = id.namespace.as_ref().map(|name| format!(" in namespace `{name}`")).unwrap_or_default();
-        return Err(refused(format!("there is no {id}{place}"), "check the name, and the namespace (`-n`)"));
+        return Err(DeployError::refused(
+            format!("there is no {id}{place}"),
+            "check the name, and the namespace (`-n`)",
+        ));
     };
     Ok(Workload { id, resource, object })
 }
@@ -117,7 +123,7 @@ pub(super) async fn named_kind(cluster: &Cluster, word: &str) -> Result<Resource
     meant.sort_by_key(|kind| (kind.group != "apps", kind.group.contains('.'), kind.group.clone()));
     let found = meant.first().and_then(|kind| kinds.preferred(kind));
     found.cloned().ok_or_else(|| {
-        refused(
+        DeployError::refused(
             format!("the cluster knows no kind `{word}`"),
             "`kubectl api-resources` lists those that it knows",
         )
@@ -135,7 +141,7 @@ pub async fn history(cluster: &Cluster, workload: &Workload) -> Result<Vec<Revis
         ("apps", "Deployment") => ("replicasets", true),
         ("apps", "StatefulSet" | "DaemonSet") => ("controllerrevisions", false),
         _ => {
-            return Err(refused(
+            return Err(DeployError::refused(
                 format!("{id} has no history"),
                 "deployments, stateful sets and daemon sets have one",
             ));
@@ -194,7 +200,7 @@ fn without_hash(mut template: Value) -> Value {
 pub async fn undo(cluster: &Cluster, workload: &Workload, to: Option<u64>) -> Result<Undone, DeployError> {
     let Workload { id, object, resource } = workload;
     if object.pointer("/spec/paused").and_then(Value::as_bool) == Some(true) {
-        return Err(refused(
+        return Err(DeployError::refused(
             format!("{id} is paused, and would not go back"),
             format!("resume it first (`kubectl rollout resume {id}`)"),
         ));
@@ -210,7 +216,7 @@ pub async fn undo(cluster: &Cluster, workload: &Workload, to: Option<u64>) -> Re
             None => format!("{id} has no revision before this one"),
         };
         let known: Vec<_> = revisions.iter().map(|revision| revision.number.to_string()).collect();
-        return Err(refused(what, format!("revisions that are kept: {}", known.join(", "))));
+        return Err(DeployError::refused(what, format!("revisions that are kept: {}", known.join(", "))));
     };
     if revision.is_current {
         return Ok(Undone::Same(revision.number));
@@ -380,13 +386,13 @@ fn extracted(value: &Value, fields: &Value) -> Value {
 pub async fn restart(cluster: &Cluster, workload: &Workload, now: &str) -> Result<Value, DeployError> {
     let Workload { id, object, resource } = workload;
     if object.pointer("/spec/template/spec").is_none() || id.kind.is("batch", "Job") {
-        return Err(refused(
+        return Err(DeployError::refused(
             format!("{id} cannot be restarted"),
             "deployments, stateful sets and daemon sets can",
         ));
     }
     if object.pointer("/spec/paused").and_then(Value::as_bool) == Some(true) {
-        return Err(refused(
+        return Err(DeployError::refused(
             format!("{id} is paused, and would not be restarted"),
             format!("resume it first (`kubectl rollout resume {id}`)"),
         ));
@@ -394,10 +400,6 @@ pub async fn restart(cluster: &Cluster, workload: &Workload, now: &str) -> Resul
     let path = resource.path(id.namespace.as_deref(), &id.name);
     let patch = json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED: now}}}}});
     Ok(cluster.patch(&path, &[("fieldManager", "cofferdam-rollout")], PatchKind::Merge, &patch).await?)
-}
-
-fn refused(what: impl Into<String>, hint: impl Into<String>) -> DeployError {
-    DeployError::Refused { what: what.into(), hint: hint.into() }
 }
 
 #[cfg(test)]

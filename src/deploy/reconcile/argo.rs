@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::{AGAIN, Asked, Ended, Fault, Reconciled, Seen, Watcher, is_revision, refused, token};
+use super::{AGAIN, Asked, Ended, Fault, Reconciled, Seen, Watcher, is_revision, token};
 use crate::deploy::DeployError;
 use crate::deploy::apply::MANAGER;
 use crate::deploy::cluster::{ApiError, Cluster, PatchKind};
@@ -68,7 +68,7 @@ pub async fn argo(
 ) -> Result<Vec<Reconciled>, DeployError> {
     let kinds = cluster.kinds().await?;
     let Some(resource) = kinds.preferred(&GroupKind::new(GROUP, KIND)) else {
-        return Err(refused(
+        return Err(DeployError::refused(
             format!("Argo CD is not in this cluster: it has no kind `{KIND}` of `{GROUP}`"),
             "applications are in the cluster that Argo CD runs in, which need not be the one it deploys to; \
              `cofferdam deploy doctor` shows which cluster this is",

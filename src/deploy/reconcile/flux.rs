@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
-use super::{AGAIN, Asked, Ended, Fault, Reconciled, Seen, Watcher, is_revision, refused, token};
+use super::{AGAIN, Asked, Ended, Fault, Reconciled, Seen, Watcher, is_revision, token};
 use crate::deploy::DeployError;
 use crate::deploy::apply::MANAGER;
 use crate::deploy::cluster::{Cluster, Kinds, PatchKind, Resource};
@@ -210,7 +210,7 @@ fn refuse_suspended(asked: &Asked, object: &Value) -> Result<(), DeployError> {
         return Ok(());
     }
     let namespace = asked.id.namespace.as_deref().unwrap_or_default();
-    Err(refused(
+    Err(DeployError::refused(
         format!("{} in namespace `{namespace}` is suspended: Flux leaves it alone", asked.id),
         "whoever has suspended it may want it so; `flux resume`, or `suspend: false` in the repository, ends it",
     ))
@@ -220,7 +220,7 @@ fn refuse_suspended(asked: &Asked, object: &Value) -> Result<(), DeployError> {
 fn named(kinds: &Kinds, word: &str, namespace: &str) -> Result<Asked, DeployError> {
     let parts = word.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
     let Some((kind, name)) = parts else {
-        return Err(refused(
+        return Err(DeployError::refused(
             format!("`{word}` names no object"),
             "write KIND/NAME, as in kustomization/apps or helmrelease/web",
         ));
@@ -252,13 +252,16 @@ fn kind_of<'a>(kinds: &'a Kinds, word: &str) -> Result<&'a Resource, DeployError
     }
     let names: BTreeSet<String> = of_flux().map(|one| one.gvk.kind.to_lowercase()).collect();
     Err(if names.is_empty() {
-        refused(
+        DeployError::refused(
             "Flux is not in this cluster: it has no kind of `toolkit.fluxcd.io`",
             "install it, or look at which cluster this is with `cofferdam deploy doctor`",
         )
     } else {
         let names: Vec<String> = names.into_iter().collect();
-        refused(format!("Flux has no kind `{word}` in this cluster"), format!("it has {}", names.join(", ")))
+        DeployError::refused(
+            format!("Flux has no kind `{word}` in this cluster"),
+            format!("it has {}", names.join(", ")),
+        )
     })
 }
 
@@ -277,7 +280,7 @@ async fn sources(
         for Origin { kind, namespace, name, is_made } in std::mem::take(&mut next) {
             let group = GroupKind::new(SOURCES, &*kind);
             let Some(resource) = kinds.preferred(&group) else {
-                return Err(refused(
+                return Err(DeployError::refused(
                     format!("the source {kind}/{name} is of a kind that this cluster does not have"),
                     "leave `--with-source` out, or see that Flux' source-controller is of the same version",
                 ));

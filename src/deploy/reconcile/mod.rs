@@ -67,7 +67,7 @@ impl Asked {
         let found = cluster.find(&self.path).await?;
         found.ok_or_else(|| {
             let place = self.id.namespace.as_deref().unwrap_or_default();
-            refused(
+            DeployError::refused(
                 format!("there is no {} in namespace `{place}`", self.id),
                 "check the name, and the namespace (`-n`)",
             )
@@ -219,10 +219,6 @@ fn trouble(asked: &Asked, fault: Fault) -> Trouble {
 
 fn late(asked: &Asked, why: String) -> Trouble {
     Trouble { id: asked.id.clone(), why, findings: Vec::new(), notes: Vec::new() }
-}
-
-fn refused(what: impl Into<String>, hint: impl Into<String>) -> DeployError {
-    DeployError::Refused { what: what.into(), hint: hint.into() }
 }
 
 /// What is written where a controller gives an answer back: a time, as people read it, and never the same twice.
