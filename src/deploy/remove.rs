@@ -116,7 +116,7 @@ pub async fn until_gone(
                 let uid = found.pointer("/metadata/uid").and_then(serde_json::Value::as_str);
                 member.uid.as_deref().is_none_or(|known| uid == Some(known))
             });
-            Ok(same.map(|live| (member.clone(), waits_for(&live))))
+            Ok(same.map(|live| (member.clone(), kept_by(&live))))
         });
         let looked: Vec<Result<_, ApiError>> = stream::iter(looks).buffered(AT_ONCE).collect().await;
         let still: Vec<_> =
@@ -131,14 +131,13 @@ pub async fn until_gone(
 
 /// The finalizers of an object that is being deleted, and what the controller of namespaces says of one that it cannot
 /// empty: an API service that does not answer keeps every namespace of the cluster.
-fn waits_for(live: &serde_json::Value) -> Vec<String> {
+fn kept_by(live: &serde_json::Value) -> Vec<String> {
     let list = |place| live.pointer(place).and_then(serde_json::Value::as_array).into_iter().flatten();
-    let names = list("/metadata/finalizers").filter_map(|name| name.as_str());
+    let names = list("/metadata/finalizers").filter_map(|name| Some(format!("finalizer {}", name.as_str()?)));
     let conditions = list("/status/conditions").filter(|one| {
         one["status"] == "True" && one["type"].as_str().is_some_and(|kind| kind.starts_with("Namespace"))
     });
-    let messages = conditions.filter_map(|one| one["message"].as_str());
-    names.chain(messages).map(str::to_owned).collect()
+    names.chain(conditions.filter_map(|one| Some(one["message"].as_str()?.to_owned()))).collect()
 }
 
 #[cfg(test)]
@@ -157,7 +156,7 @@ mod tests {
                 {"type": "Ready", "status": "True", "message": "it was"},
             ]},
         });
-        assert_eq!(waits_for(&live), ["example.com/backup", "Discovery failed for some groups"]);
-        assert_eq!(waits_for(&json!({})), [""; 0]);
+        assert_eq!(kept_by(&live), ["finalizer example.com/backup", "Discovery failed for some groups"]);
+        assert_eq!(kept_by(&json!({})), [""; 0]);
     }
 }

@@ -103,8 +103,8 @@ pub struct Done {
     pub id: ObjectId,
     /// What became of it. In a dry run of an object that is there, [`Action::Configured`] stands for either.
     pub action: Action,
-    /// The object as the server has answered it, without its managed fields, which are half of it; null for one that could
-    /// not be tried.
+    /// The object as the server has answered it; null for one that could not be tried. Its managed fields, which are half
+    /// of it, are left out but for a dry run of one that is to be taken over.
     pub object: Value,
     /// What the server warns of.
     pub warnings: Vec<String>,
