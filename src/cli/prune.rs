@@ -9,7 +9,6 @@ use super::arguments::{Format, FormatArgs};
 use super::error::CliError;
 use super::session::Session;
 use super::stdout;
-use crate::cache;
 use crate::report::bytes;
 use crate::settings::{Given, Origin, parse_age, parse_size};
 use crate::store::{NamedImages, PrunePolicy, Pruned};
@@ -62,13 +61,7 @@ impl PruneArgs {
 
 /// Prunes.
 pub(super) async fn run(arguments: PruneArgs, session: &Session) -> Result<(), CliError> {
-    let policy = arguments.policy()?;
-    let mut store = session.store()?;
-    let work = tokio::task::spawn_blocking(move || {
-        store.prune(&policy, |record| cache::referenced(record.namespace, record.content))
-    });
-    // Given up in its middle it leaves a store that is whole.
-    let pruned = session.or_cancelled(async { Ok(work.await.map_err(|_| CliError::Panicked)??) }).await?;
+    let pruned = session.prune(arguments.policy()?).await?;
     match arguments.form.format {
         Format::Text => stdout::write(&in_words(&pruned)),
         Format::Json => stdout::write_json(&Freed::from(pruned)),

@@ -16,7 +16,7 @@ use crate::settings::{
     Form, GlobalFlags, RegistryFlags, ReportSettings, Settings, StateSettings, Surroundings,
 };
 use crate::settings::{Origin, SettingsError, variables};
-use crate::store::{NamedImages, PrunePolicy, Store, StoreError};
+use crate::store::{NamedImages, PrunePolicy, Pruned, Store, StoreError};
 
 /// This very program. Not its path: that may lead elsewhere by the time a step is started, if the program was replaced.
 const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -104,12 +104,9 @@ impl Session {
             wait: LIMIT_WAIT,
             ..PrunePolicy::default()
         };
-        let Ok(mut store) = self.store() else { return };
-        let work = tokio::task::spawn_blocking(move || {
-            store.prune(&policy, |record| cache::referenced(record.namespace, record.content))
-        });
-        match work.await {
-            Ok(Ok(pruned)) => {
+        // Who gives up waits for nothing.
+        match self.prune(policy).await {
+            Ok(pruned) => {
                 let (freed, left) = (bytes(pruned.bytes), bytes(pruned.left));
                 if pruned.left > limit {
                     self.report.warn_with(
@@ -122,14 +119,32 @@ impl Session {
                     ));
                 }
             }
-            Ok(Err(StoreError::InUse(_))) => {
+            Err(CliError::Cancelled) => {}
+            Err(CliError::Store(StoreError::InUse(_))) => {
                 tracing::debug!("state directory: another build uses it, and keeps it to its limit");
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 self.report.warn(format!("the state directory was not kept to its limit: {error}"));
             }
-            Err(_) => {}
         }
+    }
+
+    /// Prunes the store.
+    ///
+    /// # Errors
+    /// Those of [`Store::prune`], and [`CliError::Cancelled`]: given up in its middle it leaves a store that is whole.
+    pub async fn prune(&self, policy: PrunePolicy) -> Result<Pruned, CliError> {
+        let mut store = self.store()?;
+        let work = async {
+            if self.cancellation.is_cancelled() {
+                return Err(CliError::Cancelled);
+            }
+            let work = tokio::task::spawn_blocking(move || {
+                store.prune(&policy, |record| cache::referenced(record.namespace, record.content))
+            });
+            Ok(work.await.map_err(|_| CliError::Panicked)??)
+        };
+        self.or_cancelled(work).await
     }
 
     /// Where emulators of other machines' programs are looked for.
