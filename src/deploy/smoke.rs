@@ -1,13 +1,10 @@
 //! A look from outside: whether an address answers.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, StatusCode, Url};
-use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, RootCertStore};
 
-use crate::registry::{Environment, TrustStore, system_roots, with_causes};
+use crate::registry::{Environment, TrustStore, tls_config, with_causes};
 
 /// How long one try may take.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -20,30 +17,19 @@ const QUOTED: usize = 200;
 /// the machine's, or where there are none the ones that the program carries. For an address without TLS none are looked
 /// for.
 fn client(url: &Url, environment: &Environment) -> Result<Client, String> {
-    let builder = Client::builder()
+    let tls = match tls_config(&TrustStore::from_environment(environment)) {
+        // A redirect may lead from the one to the other: what cannot be read then is told where TLS was asked for alone.
+        Err(_) if url.scheme() == "http" => tls_config(&TrustStore::carried())?,
+        tls => tls?,
+    };
+    Client::builder()
         .timeout(ATTEMPT)
         .user_agent(concat!("cofferdam/", env!("CARGO_PKG_VERSION")))
         // An address with a name and a password is asked with them, and what it redirects to without.
-        .referer(false);
-    let trust = TrustStore::from_environment(environment);
-    // A redirect may lead from the one to the other: what cannot be read then is told where TLS was asked for alone.
-    let roots = match system_roots(&trust) {
-        Ok(roots) => roots,
-        Err(_) if url.scheme() == "http" => Vec::new(),
-        Err(why) => return Err(why),
-    };
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(roots.into_iter().map(CertificateDer::from));
-    if store.is_empty() {
-        store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(store)
-        .with_no_client_auth();
-    builder.tls_backend_preconfigured(tls).build().map_err(|error| with_causes(&error))
+        .referer(false)
+        .tls_backend_preconfigured(tls)
+        .build()
+        .map_err(|error| with_causes(&error))
 }
 
 /// Asks `url` until the answer is one of success, or `patience` is at its end: a load balancer or an ingress follows a

@@ -77,5 +77,5 @@ pub use self::push::{BlobOutcome, BlobUpload};
 pub use self::retry::RetryPolicy;
 pub use self::secret::Secret;
 pub use self::source::{BlobSource, FileSource, Progress};
-pub use self::tls::{install_tls_provider, system_roots};
+pub use self::tls::{install_tls_provider, system_roots, tls_config};
 pub use self::web::{WebError, WebHead, WebRequest, WebSink};

@@ -176,6 +176,11 @@ impl Default for TrustStore {
 }
 
 impl TrustStore {
+    /// Nothing of the machine's: the roots that the program carries.
+    pub fn carried() -> Self {
+        Self { files: Vec::new(), directories: Vec::new(), named: false }
+    }
+
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR` (several directories parted by colons), as OpenSSL and Go read them.
     pub fn from_environment(environment: &Environment) -> Self {
         let files: Vec<PathBuf> = environment.path("SSL_CERT_FILE").into_iter().collect();

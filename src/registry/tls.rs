@@ -93,6 +93,14 @@ impl Roots {
     }
 }
 
+/// The TLS configuration for hosts that are no registries: of them nothing special is known.
+///
+/// # Errors
+/// As [`system_roots`].
+pub fn tls_config(trust: &TrustStore) -> Result<ClientConfig, String> {
+    Roots { system: system(trust)?, extra: Vec::new() }.config(&HostOptions::default())
+}
+
 /// The certificates that `trust` names or finds on this machine, in DER; empty where there are none and nobody named a
 /// place.
 ///
