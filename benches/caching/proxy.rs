@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::Head;
+
 /// What is read at a time.
 const PIECE: usize = 1 << 17;
 
@@ -126,6 +128,11 @@ impl Shared {
                 return self.refuse_tls(&mut requests, client, server, start);
             }
             let request = Head::read(&mut requests)?;
+            assert!(
+                request.field("expect").is_none(),
+                "a builder waits for leave to send: {}",
+                request.line()
+            );
             let mut words = request.line().split(' ').map(str::to_owned);
             let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
             let (exchange, since) = self.note(method, path, start);
@@ -207,40 +214,7 @@ enum Body {
     Rest,
 }
 
-/// A request or an answer up to its body, as it came.
-struct Head {
-    bytes: Vec<u8>,
-}
-
 impl Head {
-    fn read(from: &mut impl BufRead) -> io::Result<Self> {
-        let mut bytes = Vec::new();
-        loop {
-            let line = bytes.len();
-            if from.read_until(b'\n', &mut bytes)? == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            if matches!(bytes.get(line..), Some(b"\r\n" | b"\n")) {
-                let head = Self { bytes };
-                assert!(head.field("expect").is_none(), "a builder waits for leave to send: {}", head.line());
-                return Ok(head);
-            }
-        }
-    }
-
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.bytes).expect("heads are text")
-    }
-
-    fn line(&self) -> &str {
-        self.text().lines().next().unwrap_or_default()
-    }
-
-    fn field(&self, name: &str) -> Option<&str> {
-        let fields = self.text().lines().skip(1).filter_map(|line| line.split_once(':'));
-        fields.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
-    }
-
     fn status(&self) -> u16 {
         self.line().split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0)
     }

@@ -51,6 +51,9 @@ fn a_full_disk_is_named_and_the_next_build_works() {
         // Nor may a step fill the disk without being told.
         let greedy = context("FROM busybox:1\nRUN dd if=/dev/urandom of=/f bs=1M count=60\n", &[]);
         build(&cofferdam, &registry, greedy.path(), &[&state]).failed(4, &["No space left on device"]);
+        // The next build needs the room now, and not when somebody comes to tidy up.
+        let left = leftovers(&disk.path().join("state"));
+        assert!(left.is_empty(), "{left:?}");
         build(&cofferdam, &registry, smaller.path(), &[&state, "--no-cache"]).succeeded();
     }
 }

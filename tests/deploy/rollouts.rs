@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::differential::cofferdam;
 use crate::support::{Cluster, Cofferdam, Level, Namespace, Registry};
 
-fn web(registry: &Registry, text: &str, replicas: u32) -> Value {
+/// A Deployment whose pods are ready as soon as they run.
+pub(crate) fn web(registry: &Registry, text: &str, replicas: u32) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
         "spec": {

@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::Cluster;
+use super::{Cluster, Head};
 
 /// How often it is looked whether a client is still there that waits for changes.
 const LOOK: Duration = Duration::from_millis(50);
@@ -161,7 +161,7 @@ impl Shared {
         let mut server: Option<Secured> = None;
         while !requests.fill_buf()?.is_empty() {
             let head = Head::read(&mut requests)?;
-            let body = head.body(&mut requests)?;
+            let body = head.raw_body(&mut requests)?;
             let asked = self.note(&head);
             let fate = (self.judge)(&asked);
             lock(&self.log).push((asked.clone(), fate.clone()));
@@ -214,7 +214,7 @@ impl Shared {
     }
 
     fn note(&self, head: &Head) -> Call {
-        let mut words = head.text().lines().next().unwrap_or_default().split(' ').map(str::to_owned);
+        let mut words = head.line().split(' ').map(str::to_owned);
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         Call { number, method, path, at: self.began.elapsed() }
@@ -311,38 +311,7 @@ fn begin_watch(mut client: &TcpStream) -> io::Result<()> {
     client.write_all(head.as_bytes())
 }
 
-/// A request or an answer up to its body, as it came.
-struct Head {
-    bytes: Vec<u8>,
-}
-
 impl Head {
-    fn read(from: &mut impl BufRead) -> io::Result<Self> {
-        let mut bytes = Vec::new();
-        loop {
-            let line = bytes.len();
-            if from.read_until(b'\n', &mut bytes)? == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            if matches!(bytes.get(line..), Some(b"\r\n")) {
-                return Ok(Self { bytes });
-            }
-        }
-    }
-
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.bytes).expect("heads are text")
-    }
-
-    fn field(&self, name: &str) -> Option<&str> {
-        let fields = self.text().lines().skip(1).filter_map(|line| line.split_once(':'));
-        fields.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
-    }
-
-    fn body(&self, from: &mut impl BufRead) -> io::Result<Vec<u8>> {
-        self.raw_body(from)
-    }
-
     /// The body in the form in which it came.
     fn raw_body(&self, from: &mut impl BufRead) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::rollouts;
 use crate::support::{Call, Cluster, Cofferdam, Fate, Front, Level, Namespace, Registry, Wire, eventually};
 
 /// What a command has come to.
@@ -72,19 +73,17 @@ pub fn run(kubeconfig: &Path, args: &[&str], input: &str) -> Ran {
 
 /// A Deployment whose pods are ready a moment after they have begun.
 pub fn web(registry: &Registry, text: &str, replicas: u32) -> Value {
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": {"app": "web"}},
-            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
-                "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "app", "image": registry.reference("library/busybox:1"),
-                    "command": ["sleep", "1000"], "env": [{"name": "TEXT", "value": text}],
-                    "readinessProbe": {"exec": {"command": ["true"]}, "initialDelaySeconds": 1, "periodSeconds": 1}}],
-            }},
-        },
-    })
+    let mut object = rollouts::web(registry, text, replicas);
+    object["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]["initialDelaySeconds"] = json!(1);
+    object
+}
+
+/// Takes the line down when the first of [`maps`] is there.
+fn down_when_begun(wire: &Wire, namespace: &Namespace<'_>, running: &mut dyn FnMut() -> bool) {
+    let is_begun = || namespace.kubectl(&["get", "configmap", "map-000"]).is_ok();
+    while running() && !is_begun() {}
+    wire.down(true);
+    wire.cut();
 }
 
 /// So many ConfigMaps.
@@ -175,10 +174,7 @@ fn a_line_that_is_down_for_seconds_is_waited_for() {
     let wire = Wire::start(cluster, Duration::ZERO);
     let args = ["deploy", "-n", namespace.name(), "-f", "-"];
     let ran = beside(&wire.kubeconfig(), &args, &maps(40, "one"), |running| {
-        let is_begun = || namespace.kubectl(&["get", "configmap", "map-000"]).is_ok();
-        while running() && !is_begun() {}
-        wire.down(true);
-        wire.cut();
+        down_when_begun(&wire, &namespace, running);
         std::thread::sleep(Duration::from_secs(3));
         wire.down(false);
     });
@@ -337,10 +333,7 @@ fn a_server_that_does_not_come_back_is_told() {
     let wire = Wire::start(cluster, Duration::ZERO);
     let args = ["deploy", "-n", namespace.name(), "-f", "-"];
     let ran = beside(&wire.kubeconfig(), &args, &maps(120, "one"), |running| {
-        let is_begun = || namespace.kubectl(&["get", "configmap", "map-000"]).is_ok();
-        while running() && !is_begun() {}
-        wire.down(true);
-        wire.cut();
+        down_when_begun(&wire, &namespace, running);
     });
     assert_eq!(ran.code, 15, "{}", ran.err);
     assert!(ran.err.contains("cannot be reached"), "{}", ran.err);
