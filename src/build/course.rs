@@ -86,7 +86,11 @@ fn shared(
     services: &Arc<Services>,
     workspace: Arc<Workspace>,
 ) -> Result<Shared, BuildError> {
-    // What killed builds have left is in nobody's way: it is cleared away beside the work.
+    // What killed builds have left is in nobody's way: it is cleared away beside the work. A build that has little to do
+    // ends before that, and processes that are just dying hold theirs still: what takes over the workspace goes on.
+    if services.store.has_others(&workspace)? {
+        workspace.leave_to(&services.launcher);
+    }
     let sweeping = services.store.clone();
     std::mem::drop(tokio::task::spawn_blocking(move || sweeping.sweep()));
     let fetcher = Fetcher::new(&services.store, &services.client, &services.report);

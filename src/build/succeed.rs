@@ -13,7 +13,8 @@ use crate::store::{Store, Workspace, succession};
 const LAST: i32 = 19;
 
 /// Whether this process was started to take over a workspace; if so it does, and gives its exit status. Roots of which the
-/// state before the first step was written down are brought back to it and kept; everything else is removed.
+/// state before the first step was written down are brought back to it and kept; everything else is removed, and
+/// what killed builds have left.
 pub fn run_if_asked() -> Option<i32> {
     let lock = succession::asked()?;
     let (store, workspace, keeping) = match succession::take_over(&lock) {
@@ -27,7 +28,9 @@ pub fn run_if_asked() -> Option<i32> {
     }
     drop(keeping);
     let _ = rustix::process::nice(LAST);
-    Some(i32::from(workspace.close().is_err()))
+    // What builds have left that were killed, too: the build had no time for it, or it was still held.
+    let removed = workspace.close().and_then(|()| store.sweep().map(drop));
+    Some(i32::from(removed.is_err()))
 }
 
 fn keep(store: &Store, workspace: &Workspace, place: &Path) -> Result<(), Box<dyn Error>> {

@@ -119,6 +119,18 @@ impl Store {
         Ok(Some(Workspace { path, lock: Some(lock), heir: OnceLock::new(), _store: self.clone() }))
     }
 
+    /// Whether there is anything that is not `own`'s: what a sweep would remove, or another build still uses.
+    ///
+    /// # Errors
+    /// If the directories cannot be read.
+    pub fn has_others(&self, own: &Workspace) -> Result<bool, StoreError> {
+        let mut others = list(&self.ours("workspaces"))?.into_iter().filter(|name| {
+            let id = name.strip_suffix(LOCK_SUFFIX).unwrap_or(name);
+            own.path.file_name() != Some(OsStr::new(id))
+        });
+        Ok(others.next().is_some() || !list(&self.temporary())?.is_empty())
+    }
+
     /// Removes what processes that are gone have left: temporary files and workspaces. Safe while builds run;
     /// large workspaces take a while, so run it beside the work.
     ///
@@ -421,6 +433,7 @@ mod tests {
         std::fs::create_dir(workspaces.join("lockless")).unwrap();
         std::fs::write(workspaces.join("dirless.lock"), "").unwrap();
         std::fs::write(store.temporary().join("dead"), "half a blob").unwrap();
+        assert!(store.has_others(&used).unwrap());
         let swept = store.sweep().unwrap();
         assert_eq!(swept, Swept { files: 1, workspaces: 3 });
         assert_eq!(list(&workspaces).unwrap().len(), 2, "the one in use, and its lock");
@@ -428,5 +441,6 @@ mod tests {
         writer.append(b"there").unwrap();
         assert_eq!(store.read(&writer.commit().unwrap().digest, 100).unwrap(), b"still there");
         assert_eq!(store.sweep().unwrap(), Swept::default());
+        assert!(!store.has_others(&used).unwrap());
     }
 }
