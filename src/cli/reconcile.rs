@@ -5,12 +5,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::arguments::{Format, FormatArgs};
+use super::arguments::FormatArgs;
 use super::cluster::ClusterArgs;
 use super::deploy::time;
 use super::error::CliError;
+use super::outcome::Outcome;
 use super::session::Session;
-use super::stdout;
+use crate::deploy::object::ObjectId;
 use crate::deploy::reconcile::{self, ArgoOptions, FluxOptions, Reconciled, Sync};
 
 /// Where Flux keeps what its bootstrap makes.
@@ -117,29 +118,36 @@ struct CommonArgs {
 
 /// What was reconciled, as it is shown.
 #[derive(Debug, Serialize)]
-struct Row<'a> {
+struct Row {
     kind: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<&'a str>,
-    name: &'a str,
+    namespace: Option<String>,
+    name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    revision: Option<&'a str>,
+    revision: Option<String>,
 }
 
 /// Has a controller look now.
 pub(super) async fn run(arguments: ReconcileArgs, session: &Session) -> Result<(), CliError> {
-    let work = async {
-        match arguments.command {
-            ReconcileCommand::Flux(arguments) => flux(arguments, session).await,
-            ReconcileCommand::Argo(arguments) => argo(arguments, session).await,
+    let form = match &arguments.command {
+        ReconcileCommand::Flux(FluxArgs { common, .. }) | ReconcileCommand::Argo(ArgoArgs { common, .. }) => {
+            &common.form
         }
     };
-    session.or_cancelled(work).await
+    let outcome = Outcome::new(form);
+    let work = async {
+        match arguments.command {
+            ReconcileCommand::Flux(arguments) => flux(arguments, session, &outcome).await,
+            ReconcileCommand::Argo(arguments) => argo(arguments, session, &outcome).await,
+        }
+    };
+    let result = session.or_cancelled(work).await;
+    outcome.end(result)
 }
 
-async fn flux(arguments: FluxArgs, session: &Session) -> Result<(), CliError> {
+async fn flux(arguments: FluxArgs, session: &Session, outcome: &Outcome<Row>) -> Result<(), CliError> {
     let FluxArgs { mut objects, with_source, force, reset, common } = arguments;
-    let CommonArgs { revision, timeout, cluster, form } = common;
+    let CommonArgs { revision, timeout, cluster, form: _ } = common;
     if objects.is_empty() {
         objects.push(reconcile::bootstrapped());
     }
@@ -147,39 +155,31 @@ async fn flux(arguments: FluxArgs, session: &Session) -> Result<(), CliError> {
     let options = FluxOptions { with_source, force, reset, revision, timeout };
     let namespace = cluster.namespace().unwrap_or(FLUX).to_owned();
     let cluster = cluster.connect(session).await?.cluster;
-    let done = reconcile::flux(&cluster, &objects, &namespace, &options, &session.report).await?;
-    tell(&done, form.format)
+    outcome.place(cluster.server(), None);
+    tell(reconcile::flux(&cluster, &objects, &namespace, &options, &session.report).await?, outcome);
+    Ok(())
 }
 
-async fn argo(arguments: ArgoArgs, session: &Session) -> Result<(), CliError> {
+async fn argo(arguments: ArgoArgs, session: &Session, outcome: &Outcome<Row>) -> Result<(), CliError> {
     let ArgoArgs { applications, hard_refresh, sync, prune, common } = arguments;
-    let CommonArgs { revision, timeout, cluster, form } = common;
+    let CommonArgs { revision, timeout, cluster, form: _ } = common;
     let timeout = time(timeout.as_ref(), "--timeout")?.unwrap_or(PATIENCE);
     let sync = sync.then_some(Sync { prune });
     let options = ArgoOptions { revision, hard: hard_refresh, sync, timeout };
     let namespace = cluster.namespace().unwrap_or(ARGO).to_owned();
     let cluster = cluster.connect(session).await?.cluster;
-    let done = reconcile::argo(&cluster, &applications, &namespace, &options, &session.report).await?;
-    tell(&done, form.format)
+    outcome.place(cluster.server(), None);
+    tell(reconcile::argo(&cluster, &applications, &namespace, &options, &session.report).await?, outcome);
+    Ok(())
 }
 
-fn tell(done: &[Reconciled], format: Format) -> Result<(), CliError> {
-    match format {
-        Format::Json => {
-            let rows = done.iter().map(|Reconciled { id, revision }| Row {
-                kind: id.kind.to_string(),
-                namespace: id.namespace.as_deref(),
-                name: &id.name,
-                revision: revision.as_deref(),
-            });
-            stdout::write_json(&rows.collect::<Vec<_>>())
-        }
-        Format::Text => {
-            let lines = done.iter().map(|Reconciled { id, revision }| match revision {
-                Some(revision) => format!("{id} {revision}\n"),
-                None => format!("{id}\n"),
-            });
-            stdout::write(&lines.collect::<String>())
-        }
+fn tell(done: Vec<Reconciled>, outcome: &Outcome<Row>) {
+    for Reconciled { id, revision } in done {
+        let line = match &revision {
+            Some(revision) => format!("{id} {revision}\n"),
+            None => format!("{id}\n"),
+        };
+        let ObjectId { kind, namespace, name } = id;
+        outcome.object(Row { kind: kind.to_string(), namespace, name, revision }, &line);
     }
 }

@@ -214,7 +214,8 @@ fn revisions_are_waited_for(space: &Namespace<'_>) {
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert_eq!(*answers.lock().unwrap(), 2);
     let told: Value = serde_json::from_str(&ran.out).unwrap();
-    assert_eq!((&told[0]["revision"], &told[0]["name"]), (&json!(NEW), &json!("apps")));
+    let object = &told["objects"][0];
+    assert_eq!((&object["revision"], &object["name"]), (&json!(NEW), &json!("apps")));
 }
 
 fn failures_and_refusals(space: &Namespace<'_>) {
@@ -232,9 +233,11 @@ fn failures_and_refusals(space: &Namespace<'_>) {
     }
     assert!(ran.took < Duration::from_secs(20), "it was not waited for the limit: {:?}", ran.took);
 
-    let late = run(space, &["flux", "kustomization/apps", "--timeout=2s"]);
+    let late = run(space, &["flux", "kustomization/apps", "--timeout=2s", "--format=json"]);
     assert_eq!(late.code, 20, "{}", late.err);
     assert!(late.err.contains("its controller has not answered yet"), "{}", late.err);
+    let told: Value = serde_json::from_str(&late.out).unwrap();
+    assert!(told["failure"]["message"].is_string() && told["objects"] == json!([]), "{told}");
 
     patch(space, "kustomization", "apps", false, &json!({"spec": {"suspend": true}}));
     let before = get(space, "kustomization", "apps")["metadata"]["annotations"][REQUESTED].clone();
