@@ -209,10 +209,10 @@ async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) ->
     let warn = |id: &ObjectId, warning: &str| session.report.warn(format!("{id}: {warning}"));
     let tried = apply::try_all(cluster, &targets, &options, warn).await?;
     if dry_run {
-        tell_tried(&targets, &tried, outcome);
+        tell_tried(&tried, outcome);
         return Ok(());
     }
-    let mut inventory = match &name {
+    let inventory = match &name {
         Some(name) => Some(announced(&connection, home, name, &targets, set.as_ref()).await?),
         None => None,
     };
@@ -449,10 +449,11 @@ async fn prune_or_say(
     Ok(())
 }
 
-fn tell_tried(targets: &[Target], tried: &[Done], outcome: &Outcome) {
-    for (target, done) in targets.iter().zip(tried) {
-        let action = match (target.is_ahead, done.action) {
-            (true, _) => "would be created (not tried: what it stands on is not there yet)",
+fn tell_tried(tried: &[Done], outcome: &Outcome) {
+    for done in tried {
+        let action = match (done.object.is_null(), done.action) {
+            (true, Action::Created) => "would be created (not tried: what it stands on is not there yet)",
+            (true, _) => "would be applied (not tried: what it stands on is not there yet)",
             (_, Action::Created) => "would be created",
             _ => "would be applied",
         };

@@ -111,7 +111,8 @@ async fn difference(
     };
     let wanted = match (&tried.object, &live) {
         // It could not be tried: it will be what the manifest says, and what the server adds.
-        (Value::Null, _) => Value::Object(target.object.fields.clone()),
+        (Value::Null, None) => Value::Object(target.object.fields.clone()),
+        (Value::Null, Some(live)) => with(live.clone(), &Value::Object(target.object.fields.clone())),
         (tried, Some(live)) => apply::taken_over(cluster, target, live, tried, options).await?,
         (tried, None) => tried.clone(),
     };
@@ -124,6 +125,20 @@ async fn difference(
     }
     let ObjectId { kind, namespace, name } = target.id.clone();
     Ok(Some(Difference { kind: kind.to_string(), namespace, name, action, object, changes }))
+}
+
+/// An object with the fields of a manifest that could not be tried: lists are those of the manifest.
+fn with(live: Value, manifest: &Value) -> Value {
+    match (live, manifest) {
+        (Value::Object(mut live), Value::Object(manifest)) => {
+            for (key, value) in manifest {
+                let before = live.remove(key).unwrap_or_default();
+                live.insert(key.clone(), with(before, value));
+            }
+            Value::Object(live)
+        }
+        (_, manifest) => manifest.clone(),
+    }
 }
 
 fn in_words(difference: &Difference) -> String {

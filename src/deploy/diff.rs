@@ -79,7 +79,8 @@ fn is_secret(object: &Value) -> bool {
         && object.get("apiVersion").and_then(Value::as_str) == Some("v1")
 }
 
-fn is_content(path: &str) -> bool {
+/// Whether what is at this path of a Secret is nobody's to see.
+pub(super) fn is_content(path: &str) -> bool {
     path.starts_with(".data") || path.starts_with(".stringData")
 }
 

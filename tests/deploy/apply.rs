@@ -108,6 +108,54 @@ spec:
     assert!(last.out.contains("namespace/order unchanged"), "{}\n{}", again.out, last.out);
 }
 
+/// The dry run refused what only the same run makes possible, and nothing was ever applied.
+#[test]
+fn what_the_same_run_makes_possible_is_not_refused_before() {
+    let cluster = Cluster::up();
+    let space = namespace(cluster);
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: alone}\nspec: {serviceAccountName: own, priorityClassName: \
+               early-example, schedulerName: nobody, containers: [{name: a, image: example.com/a}]}\n---\napiVersion: v1\nkind: \
+               ServiceAccount\nmetadata: {name: own}\n---\napiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: \
+               {name: early-example}\nvalue: 10\n---\n";
+    let definition = |fields: &str| {
+        format!(
+            "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: tools.early.example.com}}\n\
+             spec:\n  group: early.example.com\n  names: {{kind: Tool, plural: tools}}\n  scope: Namespaced\n  versions:\n  \
+             - {{name: v1, served: true, storage: true, schema: {{openAPIV3Schema: {{type: object, properties: {{spec: \
+             {{type: object, properties: {{{fields}}}}}}}}}}}}}\n---\n"
+        )
+    };
+    let tool = |spec: &str| {
+        format!(
+            "apiVersion: early.example.com/v1\nkind: Tool\nmetadata: {{name: it}}\nspec: {{{spec}}}\n---\n"
+        )
+    };
+    let args = ["deploy", "--no-wait", "-n", space.name(), "-f", "-"];
+    let first = run(cluster, &args, &(definition("a: {type: string}") + &tool("a: x")));
+    assert_eq!(first.code, 0, "{}", first.err);
+    let manifests =
+        pod.to_owned() + &definition("a: {type: string}, b: {type: string}") + &tool("a: x, b: late");
+    let dry = run(cluster, &["deploy", "--dry-run", "-n", space.name(), "-f", "-"], &manifests);
+    assert!(
+        dry.code == 0 && dry.out.contains("tool.early.example.com/it would be applied (not tried"),
+        "{}{}",
+        dry.out,
+        dry.err
+    );
+    let differs = run(cluster, &["diff", "-n", space.name(), "-f", "-"], &manifests);
+    assert!(differs.code == 1 && differs.out.contains("+ late"), "{}{}", differs.out, differs.err);
+    let ran = run(cluster, &args, &manifests);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert_eq!(space.kubectl(&["get", "tool", "it", "-o", "jsonpath={.spec.b}"]).unwrap(), "late");
+    // A field that nobody defines is refused all the same.
+    let wrong =
+        run(cluster, &args, &(definition("a: {type: string}, b: {type: string}") + &tool("a: x, c: z")));
+    assert!(wrong.code == 18 && wrong.err.contains(".spec.c"), "{}", wrong.err);
+    for object in ["crd/tools.early.example.com", "priorityclass/early-example"] {
+        cluster.run(&["delete", object], "").unwrap();
+    }
+}
+
 #[test]
 fn a_field_of_somebody_else_is_told_with_both_values_and_the_ways_out() {
     let cluster = Cluster::up();

@@ -276,3 +276,19 @@ fn kinds_are_called_as_the_cluster_calls_them() {
     }
     assert!(seen > 40, "only {seen} kinds were found: {listed}");
 }
+
+#[test]
+fn the_content_of_a_secret_is_not_told_with_a_conflict() {
+    let space = Cluster::up().namespace(Level::Privileged);
+    let (theirs, ours) = ("dGhlaXJzLW9ubHk=", "b3Vycy1vbmx5");
+    space.kubectl(&["create", "secret", "generic", "login", "--from-literal=password=theirs-only"]).unwrap();
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"}, "data": {"password": ours}});
+    for line in [["deploy", "-f", "-", "--format=json"], ["diff", "-f", "-", "--format=json"]] {
+        let ran = run(&space, &line, &secret.to_string());
+        let all = format!("{}{}", ran.out, ran.err);
+        assert!(ran.code != 0 && all.contains(".data.password") && all.contains("neither is shown"), "{all}");
+        for value in [theirs, ours, "theirs-only", "ours-only"] {
+            assert!(!all.contains(value), "{value}: {all}");
+        }
+    }
+}

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::fields::{is_below, look_up};
 use super::resolve::Target;
 use crate::deploy::cluster::{ApiError, Refusal};
+use crate::deploy::diff;
 use crate::deploy::object::{ObjectId, Source};
 
 /// The longest value of a field that is shown whole.
@@ -115,15 +116,21 @@ impl Failure {
         let ours = Value::Object(target.object.fields.clone());
         let mut paths = Vec::new();
         let mut scaled = false;
+        let is_secret = target.id.kind.is("", "Secret");
         for cause in refusal.field_conflicts() {
             if allowed.iter().any(|path| is_below(&cause.field, path)) {
                 continue;
             }
             let manager = manager_of(&cause.message);
             scaled |= cause.field.ends_with("spec.replicas");
-            let is = live.map_or("unknown".to_owned(), |live| shown(look_up(live, &cause.field)));
-            let wanted = shown(look_up(&ours, &cause.field));
-            lines.push(format!("{}: {manager} has set {is}, the manifest says {wanted}", cause.field));
+            let line = if is_secret && diff::is_content(&cause.field) {
+                "another value than the manifest has, and neither is shown".to_owned()
+            } else {
+                let is = live.map_or("unknown".to_owned(), |live| shown(look_up(live, &cause.field)));
+                let wanted = shown(look_up(&ours, &cause.field));
+                format!("{is}, the manifest says {wanted}")
+            };
+            lines.push(format!("{}: {manager} has set {line}", cause.field));
             paths.push(cause.field.clone());
         }
         let what = match lines.as_slice() {
@@ -170,9 +177,12 @@ fn advice(target: &Target, refusal: &Refusal) -> Option<String> {
     let kind = &target.id.kind;
     if refusal.is_immutable() {
         return Some(if kind.is("batch", "Job") {
-            "a Job's template cannot be changed: give each run a name of its own, or let `ttlSecondsAfterFinished` or \
-             `cofferdam undeploy` remove the old one first"
-                .to_owned()
+            let place = target.id.namespace.as_deref().unwrap_or_default();
+            format!(
+                "a Job's template cannot be changed: give each run a name of its own, or remove the old one first, by \
+                 `ttlSecondsAfterFinished` or `kubectl delete job {} -n {place}`",
+                target.id.name
+            )
         } else if kind.is("apps", "StatefulSet") {
             "delete it with `kubectl delete --cascade=orphan` and apply it again: its pods stay".to_owned()
         } else {
@@ -218,7 +228,7 @@ fn advice(target: &Target, refusal: &Refusal) -> Option<String> {
     if says("provided port is already allocated") {
         return Some("another Service has this node port: take another, or leave `nodePort` out".to_owned());
     }
-    if says("unknown field") || says("field not declared in schema") {
+    if refusal.is_unknown_field() {
         return Some("check the spelling and the indentation; `--validate=warn` lets it pass".to_owned());
     }
     if refusal.is_unknown_kind() {

@@ -27,6 +27,9 @@ pub struct Target {
     pub wave: usize,
     /// Whether its kind or its namespace is made by another object of the same run, so that it cannot be tried before.
     pub is_ahead: bool,
+    /// Whether it asks for something that the same run makes or changes, so that a server may refuse it which takes it then: a
+    /// custom resource beside its definition, a pod beside its service account.
+    pub may_be_early: bool,
 }
 
 /// Puts objects into their places. Where nothing else is said that is the namespace `given` by the user, or else the cluster's.
@@ -65,11 +68,14 @@ pub async fn resolve(
 struct Made {
     kinds: BTreeMap<Gvk, Resource>,
     namespaces: BTreeSet<String>,
+    /// What admission asks for, by kind and name.
+    asked_for: BTreeSet<(&'static str, String)>,
 }
 
 impl Made {
     fn by(objects: &[Object]) -> Self {
-        let mut made = Self { kinds: BTreeMap::new(), namespaces: BTreeSet::new() };
+        let mut made =
+            Self { kinds: BTreeMap::new(), namespaces: BTreeSet::new(), asked_for: BTreeSet::new() };
         for object in objects {
             let kind = object.gvk().group_kind();
             if kind.is("", "Namespace") {
@@ -77,10 +83,28 @@ impl Made {
             } else if kind.is(CRD.0, CRD.1) {
                 made.kinds.extend(defined_by(object).map(|resource| (resource.gvk.clone(), resource)));
             }
+            let asked_for = ASKED_FOR.iter().filter(|(asked, _)| *asked == kind.kind);
+            made.asked_for.extend(asked_for.map(|(asked, _)| (*asked, object.name().to_owned())));
         }
         made
     }
+
+    /// Whether it makes what admission looks up for this object: for a pod, while those of workloads come later.
+    fn is_asked_for_by(&self, object: &Object) -> bool {
+        object.gvk().group_kind().is("", "Pod")
+            && ASKED_FOR.iter().any(|(kind, field)| {
+                let name = object.fields.get("spec").and_then(|spec| spec.get(field)?.as_str());
+                name.is_some_and(|name| self.asked_for.contains(&(*kind, name.to_owned())))
+            })
+    }
 }
+
+/// The kinds that admission looks up for a pod, and the fields of its `spec` that name them.
+const ASKED_FOR: [(&str, &str); 3] = [
+    ("ServiceAccount", "serviceAccountName"),
+    ("PriorityClass", "priorityClassName"),
+    ("RuntimeClass", "runtimeClassName"),
+];
 
 /// The kinds that a custom resource definition defines: one for each version that it serves.
 fn defined_by(object: &Object) -> impl Iterator<Item = Resource> + '_ {
@@ -134,6 +158,7 @@ fn place(
         path: resource.path(id.namespace.as_deref(), &id.name),
         wave: order::wave(&id.kind),
         is_ahead: known.is_none(),
+        may_be_early: made.kinds.contains_key(&gvk) || made.is_asked_for_by(&object),
         object,
         id,
         resource,

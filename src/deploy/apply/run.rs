@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::Value;
 
 use super::MANAGER;
-use super::failure::{Failure, sorted};
+use super::failure::{Failure, FailureKind, sorted};
 use super::fields::is_below;
 use super::migrate;
 use super::order::{DEFINITIONS, WAVES};
@@ -135,12 +135,7 @@ pub async fn try_all(
     options: &ApplyOptions,
     warn: impl Fn(&ObjectId, &str),
 ) -> Result<Vec<Done>, DeployError> {
-    let tries = targets.iter().map(|target| async move {
-        if target.is_ahead {
-            return Ok(Ok(untried(target)));
-        }
-        settle(target, try_one(cluster, target, options).await)
-    });
+    let tries = targets.iter().map(|target| try_as_far(cluster, target, options));
     let tried: Vec<Result<Done, Failure>> = stream::iter(tries).buffered(AT_ONCE).try_collect().await?;
     for outcome in &tried {
         // What a refused object is warned of may be why it was refused.
@@ -167,7 +162,7 @@ pub async fn apply_all(
     warn: impl Fn(&ObjectId, &str) + Sync,
 ) -> Result<Vec<Done>, DeployError> {
     let untried: BTreeSet<&ObjectId> =
-        targets.iter().filter(|target| target.is_ahead).map(|target| &target.id).collect();
+        tried.iter().filter(|done| done.object.is_null()).map(|done| &done.id).collect();
     let mut done = Vec::with_capacity(targets.len());
     for wave in 0..WAVES {
         let members = targets.iter().zip(tried).filter(|(target, _)| target.wave == wave);
@@ -240,11 +235,25 @@ impl From<Box<Failure>> for Stop {
     }
 }
 
+/// Tries an object, if it can be; one that is refused may have come early.
+async fn try_as_far(cluster: &Cluster, target: &Target, options: &ApplyOptions) -> Outcome {
+    if target.is_ahead {
+        return Ok(Ok(untried(target, Action::Created)));
+    }
+    match settle(target, try_one(cluster, target, options).await)? {
+        Err(failure) if target.may_be_early && failure.kind == FailureKind::Refused => {
+            let is_there = cluster.find(&target.path).await?.is_some();
+            Ok(Ok(untried(target, if is_there { Action::Configured } else { Action::Created })))
+        }
+        outcome => Ok(outcome),
+    }
+}
+
 /// An object that cannot be tried because something of the same run has to be there first.
-fn untried(target: &Target) -> Done {
+fn untried(target: &Target, action: Action) -> Done {
     Done {
         id: target.id.clone(),
-        action: Action::Created,
+        action,
         object: Value::Null,
         warnings: Vec::new(),
         taken_from: Vec::new(),
@@ -402,7 +411,9 @@ fn passes(target: &Target, refusal: &Refusal) -> bool {
     let says = |text: &str| refusal.message.contains(text);
     refusal.is_quota_race()
         // A namespace gets its service account a moment after it is there.
-        || says("error looking up service account") && target.is_ahead
+        || says("error looking up service account") && (target.is_ahead || target.may_be_early)
+        // What has just been made or changed is known to admission a moment later.
+        || target.may_be_early && (says("no PriorityClass with name") || says("RuntimeClass \"") || refusal.is_unknown_field())
         || target.is_ahead && refusal.is_unknown_kind()
         || target.is_ahead && refusal.code == 404 && says("namespaces \"")
 }

@@ -199,6 +199,11 @@ impl Refusal {
     pub fn is_unknown_kind(&self) -> bool {
         self.code == 404 && self.message.contains("could not find the requested resource")
     }
+
+    /// Whether the kind has no such field.
+    pub fn is_unknown_field(&self) -> bool {
+        self.message.contains("unknown field") || self.message.contains("field not declared in schema")
+    }
 }
 
 /// Takes the managed fields out of an object. They are half of it, and thousands of objects are kept until everything is
