@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::DeployError;
 use super::apply::MANAGER;
 use super::cluster::{Cluster, PatchKind, Resource};
-use super::diagnose::{revision, selector};
+use super::diagnose::{TEMPLATE, revision, selector, template};
 use super::object::{GroupKind, Gvk, ObjectId};
 use super::status::{list, text};
 
@@ -18,8 +18,6 @@ use super::status::{list, text};
 const RESTARTED: &str = "kubectl.kubernetes.io/restartedAt";
 /// Why a revision was made, if somebody has said so.
 const CAUSE: &str = "kubernetes.io/change-cause";
-/// What a Deployment's controller adds to the templates of its replica sets.
-const HASH: &str = "pod-template-hash";
 
 /// A workload with a history.
 #[derive(Debug, Clone)]
@@ -154,14 +152,14 @@ pub async fn history(cluster: &Cluster, workload: &Workload) -> Result<Vec<Revis
         .items
         .into_iter()
         .filter(|one| list(one, "/metadata/ownerReferences").iter().any(|owner| text(owner, "/uid") == uid));
-    let now = without_hash(object.pointer("/spec/template").cloned().unwrap_or_default());
+    let now = template(object, TEMPLATE);
     let mut revisions: Vec<Revision> = owned
         .map(|one| {
             let (number, place) = match is_deployment {
-                true => (revision(&one), "/spec/template"),
+                true => (revision(&one), TEMPLATE),
                 false => (one.get("revision").and_then(Value::as_u64).unwrap_or(0), "/data/spec/template"),
             };
-            let template = without_hash(one.pointer(place).cloned().unwrap_or_default());
+            let template = template(&one, place);
             let cause = one.pointer("/metadata/annotations").and_then(|map| map.get(CAUSE)?.as_str());
             Revision {
                 number,
@@ -176,21 +174,6 @@ pub async fn history(cluster: &Cluster, workload: &Workload) -> Result<Vec<Revis
         .collect();
     revisions.sort_by_key(|revision| revision.number);
     Ok(revisions)
-}
-
-/// A template without what a controller or a patch has put into it.
-fn without_hash(mut template: Value) -> Value {
-    if let Some(template) = template.as_object_mut() {
-        // How a ControllerRevision says that it is the whole.
-        template.remove("$patch");
-    }
-    if let Some(Value::Object(labels)) = template.pointer_mut("/metadata/labels") {
-        labels.remove(HASH);
-    }
-    if let Some(Value::Object(metadata)) = template.get_mut("metadata") {
-        metadata.retain(|_, value| !value.is_null());
-    }
-    template
 }
 
 /// Goes back to revision `to`, or to the one before the newest.
@@ -439,11 +422,5 @@ mod tests {
         assert_eq!(entries, expected);
         let settled = json!({"metadata": {"managedFields": entries}});
         assert_eq!(with_template_ours(&settled, "apps/v1"), None);
-    }
-
-    #[test]
-    fn a_template_is_compared_without_what_was_added() {
-        let set = json!({"metadata": {"creationTimestamp": null, "labels": {"app": "a", HASH: "x"}}, "$patch": "replace"});
-        assert_eq!(without_hash(set), json!({"metadata": {"labels": {"app": "a"}}}));
     }
 }

@@ -171,3 +171,50 @@ fn rights_that_are_missing_are_noted_and_do_without() {
     );
     assert!(!said.contains("log: unseen"), "{said}");
 }
+
+/// The controller says that it has seen the mended revision before there is anything new to say: the deadline that the one before
+/// has missed, and its pods that end again and again, are not of the new one.
+#[test]
+fn what_is_wrong_with_the_revision_before_is_not_told_of_the_new_one() {
+    let cluster = Cluster::up();
+    let registry = &cluster.registry();
+    let namespace = &cluster.namespace(Level::Privileged);
+    let mut broken = web(registry, "one", 1);
+    broken["spec"]["strategy"] = json!({"type": "Recreate"});
+    broken["spec"]["progressDeadlineSeconds"] = json!(8);
+    let pod = &mut broken["spec"]["template"]["spec"];
+    // The pod takes its time to end: until then there is no replica set of the new revision.
+    pod["terminationGracePeriodSeconds"] = json!(6);
+    let mut stubborn = pod["containers"][0].clone();
+    stubborn["name"] = json!("stubborn");
+    stubborn["command"] = json!(["sh", "-c", "trap '' TERM; while true; do sleep 1; done"]);
+    pod["containers"][0]["command"] = json!(["sh", "-c", "exit 3"]);
+    pod["containers"].as_array_mut().unwrap().push(stubborn);
+    let args = ["deploy", "-f", "-", "--timeout=60s", "-n", namespace.name()];
+    let (code, _, said) = cofferdam(cluster, &Cofferdam::new(), &args, &broken.to_string());
+    assert_eq!(code, 19, "{said}");
+    namespace
+        .kubectl(&["wait", "deployment/web", "--for=condition=Progressing=False", "--timeout=60s"])
+        .unwrap();
+    let mut mended = broken;
+    mended["spec"]["template"]["spec"]["containers"][0]["command"] = json!(["sleep", "1000"]);
+    let said = deploy(cluster, namespace, &mended);
+    assert!(said.contains("deployment.apps/web: ready after"), "{said}");
+}
+
+/// A Job has nothing to show until it has ended.
+#[test]
+fn a_job_that_runs_makes_progress() {
+    let cluster = Cluster::up();
+    let registry = &cluster.registry();
+    let namespace = &cluster.namespace(Level::Privileged);
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "migration"}, "spec": {"template": {"spec": {
+        "restartPolicy": "Never", "containers": [{"name": "app", "image": registry.reference("library/busybox:1"),
+            "command": ["sleep", "14"]}]}}}});
+    done(
+        cluster,
+        namespace,
+        &["deploy", "-f", "-", "--timeout=60s", "--no-progress-timeout=6s"],
+        &job.to_string(),
+    );
+}

@@ -20,6 +20,10 @@ const CLOSELY: usize = 3;
 const LOG: &str = "tailLines=20&limitBytes=16384";
 /// How long the answer of a registry is good.
 const CHECKED: Duration = Duration::from_secs(10);
+/// Where a workload has the template of its pods.
+pub(crate) const TEMPLATE: &str = "/spec/template";
+/// The label by which a Deployment's controller tells the pods of its replica sets apart.
+const HASH: &str = "pod-template-hash";
 /// Nodes that are read where none takes a pod.
 const NODES: usize = 200;
 
@@ -90,9 +94,11 @@ impl Collector {
             ("apps", "Deployment") => {
                 let path = format!("/apis/apps/v1/namespaces/{namespace}/replicasets");
                 let found = self.list(evidence, "replica sets", &path, &[("labelSelector", &selector)]).await;
+                // With `Recreate` there is none of the new revision until no pod of the old one is left.
+                let wanted = template(&workload, TEMPLATE);
                 let newest = found
                     .into_iter()
-                    .filter(|set| is_owned(set, uid))
+                    .filter(|set| is_owned(set, uid) && template(set, TEMPLATE) == wanted)
                     .max_by_key(|set| (revision(set), text(set, "/metadata/creationTimestamp").to_owned()));
                 let Some(mut newest) = newest else { return };
                 newest["kind"] = json!("ReplicaSet");
@@ -370,6 +376,22 @@ pub(crate) fn revision(set: &Value) -> u64 {
     annotation(set, "deployment.kubernetes.io/revision").parse().unwrap_or(0)
 }
 
+/// The template of a workload or of a revision, without what a controller or a patch has put into it.
+pub(crate) fn template(object: &Value, place: &str) -> Value {
+    let mut template = object.pointer(place).cloned().unwrap_or_default();
+    if let Some(template) = template.as_object_mut() {
+        // How a ControllerRevision says that it is the whole.
+        template.remove("$patch");
+    }
+    if let Some(Value::Object(labels)) = template.pointer_mut("/metadata/labels") {
+        labels.remove(HASH);
+    }
+    if let Some(Value::Object(metadata)) = template.get_mut("metadata") {
+        metadata.retain(|_, value| !value.is_null());
+    }
+    template
+}
+
 /// A workload's selector as a query.
 pub(crate) fn selector(workload: &Value) -> String {
     // A ReplicationController's is the map of labels itself.
@@ -478,4 +500,17 @@ fn log_of(state: &Value) -> Option<bool> {
     }
     let is_ready = state.get("ready").and_then(Value::as_bool) == Some(true);
     (state.pointer("/state/running").is_some() && !is_ready).then_some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_compared_without_what_was_added() {
+        let set = json!({"data": {"template": {
+            "metadata": {"creationTimestamp": null, "labels": {"app": "a", HASH: "x"}}, "$patch": "replace",
+        }}});
+        assert_eq!(template(&set, "/data/template"), json!({"metadata": {"labels": {"app": "a"}}}));
+    }
 }

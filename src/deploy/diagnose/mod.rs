@@ -31,7 +31,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use collect::{Collector, Subject};
-pub(crate) use collect::{revision, selector};
+pub(crate) use collect::{TEMPLATE, revision, selector, template};
 pub use evidence::{EventFact, Evidence, Fact, PullAnswer, PullCheck, SecretFact};
 pub use pull::Puller;
 

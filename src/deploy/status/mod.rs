@@ -36,6 +36,25 @@ pub struct Expectation {
     /// Somebody is going to use a claim: it must be bound. Without, a claim is done as it is, for a class that binds
     /// late binds it for its first consumer only.
     pub claim_is_used: bool,
+    /// What a Deployment's controller had last said of its progress before it has seen the change: it stays in the status of the
+    /// next generation until there is something new to say.
+    pub before: Option<Said>,
+}
+
+/// A condition as it was said: its reason and time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    reason: String,
+    updated: String,
+}
+
+impl Said {
+    /// What is said of the progress of a Deployment.
+    pub fn of_progress(object: &Value) -> Option<Self> {
+        let found = found(object, "Progressing")?;
+        let of = |place| text(found, place).to_owned();
+        Some(Self { reason: of("/reason"), updated: of("/lastUpdateTime") })
+    }
 }
 
 /// How far an object has come.
@@ -109,7 +128,7 @@ pub fn assess(object: &Value, expectation: &Expectation) -> Status {
         return late;
     }
     match (gvk.group.as_str(), gvk.kind.as_str()) {
-        ("apps", "Deployment") => workload::deployment(object),
+        ("apps", "Deployment") => workload::deployment(object, expectation.before.as_ref()),
         ("apps", "StatefulSet") => workload::stateful_set(object),
         ("apps", "DaemonSet") => workload::daemon_set(object),
         ("apps", "ReplicaSet") | ("", "ReplicationController") => workload::replica_set(object),
@@ -200,12 +219,16 @@ impl Condition<'_> {
 
 /// The condition `kind` of an object.
 pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<Condition<'a>> {
-    let found = list(object, "/status/conditions").iter().find(|found| text(found, "/type") == kind)?;
+    let found = found(object, kind)?;
     Some(Condition {
         status: text(found, "/status"),
         reason: text(found, "/reason"),
         message: text(found, "/message"),
     })
+}
+
+fn found<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    list(object, "/status/conditions").iter().find(|found| text(found, "/type") == kind)
 }
 
 /// `1 replica`, `2 replicas`

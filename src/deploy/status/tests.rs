@@ -319,3 +319,20 @@ fn only_what_is_observed_is_looked_into() {
     object["status"] = json!({});
     assert!(!is_observed(&object, &expectation));
 }
+
+/// The controller copies the condition into the status of the new generation until it has something to say of it.
+#[test]
+fn a_deadline_that_the_revision_before_has_missed_is_not_the_new_ones() {
+    let late = |time: &str| {
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"generation": 2}, "spec": {"replicas": 1},
+            "status": {"observedGeneration": 2, "conditions": [{"type": "Progressing", "status": "False",
+                "reason": "ProgressDeadlineExceeded", "lastUpdateTime": time}]},
+        })
+    };
+    let before = Said::of_progress(&late("2026-01-01T00:00:00Z"));
+    let expectation = Expectation { generation: Some(2), before, ..Expectation::default() };
+    assert!(matches!(assess(&late("2026-01-01T00:00:00Z"), &expectation), Status::InProgress(_)));
+    assert!(matches!(assess(&late("2026-01-01T00:10:00Z"), &expectation), Status::Failed { .. }));
+    assert!(matches!(assess(&late("2026-01-01T00:00:00Z"), &Expectation::default()), Status::Failed { .. }));
+}

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Progress, Status, condition, count, integer, plural, text};
+use super::{Progress, Said, Status, condition, count, integer, plural, text};
 
 /// Deployments without a deadline have this one (`kubectl rollout status` and the controller agree on it).
 const NO_DEADLINE: i64 = i32::MAX as i64;
@@ -28,7 +28,9 @@ fn with_trouble(object: &Value, status: Status) -> Status {
     }
 }
 
-pub(super) fn deployment(object: &Value) -> Status {
+/// `before` is what was said of its progress before it was changed: the controller says that it has seen the new generation
+/// with the old condition beside it, as long as there is no new replica set to speak of.
+pub(super) fn deployment(object: &Value, before: Option<&Said>) -> Status {
     if object.pointer("/spec/paused").and_then(Value::as_bool) == Some(true) {
         return Status::skipped("it is paused: nothing is rolled out until `kubectl rollout resume`");
     }
@@ -38,6 +40,7 @@ pub(super) fn deployment(object: &Value) -> Status {
     let progressing = condition(object, "Progressing");
     if let Some(progressing) = progressing
         && progressing.reason == "ProgressDeadlineExceeded"
+        && (before.is_none() || before != Said::of_progress(object).as_ref())
     {
         let failure = condition(object, "ReplicaFailure").filter(super::Condition::is_true);
         let because = failure.map(|failure| format!(": {}", failure.words())).unwrap_or_default();

@@ -17,7 +17,7 @@ use crate::deploy::DeployError;
 use crate::deploy::cluster::Cluster;
 use crate::deploy::diagnose::{Cause, Collector, Finding, Subject, Weight, diagnose};
 use crate::deploy::object::{GroupKind, ObjectId};
-use crate::deploy::status::{Expectation, Progress, Status, assess, is_observed, list};
+use crate::deploy::status::{Expectation, Progress, Said, Status, assess, is_observed, list};
 use crate::report::{Event, Report, RolloutDiagnosis, RolloutProgress};
 
 /// How often clocks are looked at.
@@ -138,6 +138,7 @@ impl Run {
                 generation: awaited.generation,
                 load_balancer: options.load_balancer,
                 claim_is_used: used.contains(&(awaited.id.namespace.clone(), awaited.id.name.clone())),
+                before: Said::of_progress(&awaited.object).filter(|_| awaited.is_changed),
             };
             let must_settle = awaited.is_changed && !is_probed(&awaited.object);
             One {
@@ -332,6 +333,10 @@ impl Run {
         if self.objects.iter().any(|one| matches!(one.status, Status::Failed { .. })) {
             return Some(DeployError::Rollout(self.troubles(true).await));
         }
+        // A Job has nothing to show until it has ended: that it runs is all the progress there is.
+        if self.objects.iter().any(One::is_at_work) {
+            self.progressed = now;
+        }
         let waited = now.duration_since(self.began);
         if waited >= self.options.timeout {
             let what =
@@ -478,6 +483,16 @@ impl One {
         settle * 2 + Duration::from_secs(probes.max().unwrap_or(0)).min(LONGEST_PROBE)
     }
 
+    /// Whether it is a Job whose pods run, as far as is known without trouble.
+    fn is_at_work(&self) -> bool {
+        let object = &self.awaited.object;
+        let runs = object.pointer("/status/ready").or_else(|| object.pointer("/status/active"));
+        self.awaited.id.kind.is("batch", "Job")
+            && !self.status.is_settled()
+            && self.findings.is_empty()
+            && runs.and_then(Value::as_u64).is_some_and(|pods| pods > 0)
+    }
+
     fn parts(&self) -> Option<(u64, u64)> {
         let wanted = self.awaited.object.pointer("/spec/replicas").and_then(Value::as_u64)?;
         Some((wanted, wanted))
@@ -529,9 +544,15 @@ fn told(finding: &Finding, is_final: bool) -> RolloutDiagnosis {
     }
 }
 
-/// The claims that the pods of an object use.
+/// The claims that the pods of an object use. A class that binds late waits for a pod, and there may be none for long: those of
+/// a CronJob come at their time, those of what has no replicas, is paused or suspended do not come.
 fn claims(object: &Value) -> Vec<String> {
-    let specs = ["/spec/template/spec", "/spec", "/spec/jobTemplate/spec/template/spec"];
+    let is_on = |place| object.pointer(place).and_then(Value::as_bool) == Some(true);
+    let has_none = object.pointer("/spec/replicas").and_then(Value::as_u64) == Some(0);
+    if has_none || is_on("/spec/paused") || is_on("/spec/suspend") {
+        return Vec::new();
+    }
+    let specs = ["/spec/template/spec", "/spec"];
     let volumes = specs.into_iter().flat_map(|place| match object.pointer(place) {
         Some(spec) => list(spec, "/volumes"),
         None => &[],
@@ -556,4 +577,28 @@ fn is_probed(object: &Value) -> bool {
 /// Whether a kind is not Kubernetes' own: its controller may make what others wait for.
 fn is_custom(kind: &GroupKind) -> bool {
     kind.group.contains('.') && !kind.group.ends_with(".k8s.io")
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A class that binds late would be waited for without end.
+    #[rstest]
+    #[case::pod(json!({"spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "data"}}]}}), true)]
+    #[case::deployment(json!({"spec": {"replicas": 1, "template": template()}}), true)]
+    #[case::no_replicas(json!({"spec": {"replicas": 0, "template": template()}}), false)]
+    #[case::paused(json!({"spec": {"paused": true, "template": template()}}), false)]
+    #[case::suspended_job(json!({"spec": {"suspend": true, "template": template()}}), false)]
+    #[case::cron_job(json!({"spec": {"jobTemplate": {"spec": {"template": template()}}}}), false)]
+    fn claims_are_those_of_pods_that_come(#[case] object: Value, #[case] used: bool) {
+        assert_eq!(claims(&object), if used { vec!["data"] } else { vec![] });
+    }
+
+    fn template() -> Value {
+        json!({"spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}})
+    }
 }
