@@ -15,8 +15,8 @@ use crate::deploy::object::{Gvk, Object};
 use crate::deploy::rbac::{self, Named, Need, RbacOptions, Subject};
 use crate::deploy::review::{self, Identity};
 
-/// What only makes a diagnosis better: a deployment works without.
-const HELPFUL: [&str; 4] = ["pods", "pods/log", "events", "replicasets"];
+/// What only makes a diagnosis better, or a way back possible: a deployment works without.
+const HELPFUL: [&str; 5] = ["pods", "pods/log", "events", "replicasets", "controllerrevisions"];
 
 const AFTER_HELP: &str = "\
 With manifests, each thing that their deployment does is asked for: get, create and patch of each kind
@@ -41,6 +41,9 @@ pub struct DoctorArgs {
     /// Ask for what --prune needs too
     #[arg(long)]
     prune: bool,
+    /// Ask for what `cofferdam undeploy` needs too
+    #[arg(long)]
+    undeploy: bool,
     #[command(flatten)]
     form: FormatArgs,
 }
@@ -82,7 +85,7 @@ struct Right {
 
 /// Finds out.
 pub(super) async fn run(arguments: DoctorArgs, session: &Session) -> Result<(), CliError> {
-    let DoctorArgs { manifests, cluster, name, prune, form } = arguments;
+    let DoctorArgs { manifests, cluster, name, prune, undeploy, form } = arguments;
     let named = named(name, session)?;
     let name = named.as_ref().map(|(name, _)| name.clone());
     let objects = if manifests.are_given() { manifests.read(session)? } else { Vec::new() };
@@ -98,7 +101,8 @@ pub(super) async fn run(arguments: DoctorArgs, session: &Session) -> Result<(), 
                 let resource = kinds.get(gvk)?;
                 Some(Named { plural: resource.plural.clone(), namespaced: resource.namespaced })
             };
-            let needs = needs(&objects, served, &home, name, prune)?;
+            let removal = Removes { prune, undeploy };
+            let needs = needs(&objects, served, &home, name, &removal)?;
             let allowed = review::allowed(&cluster, &needs).await.map_err(DeployError::from)?;
             rights = grouped(&needs, &allowed);
         }
@@ -134,19 +138,26 @@ fn named(given: Option<String>, session: &Session) -> Result<Option<(String, &'s
     Ok(name_of(given, session)?.map(|name| (name, origin)))
 }
 
+/// What is to be removed some day.
+struct Removes {
+    prune: bool,
+    undeploy: bool,
+}
+
 fn needs(
     objects: &[Object],
     served: impl Fn(&Gvk) -> Option<Named>,
     home: &str,
     name: Option<String>,
-    prune: bool,
+    removal: &Removes,
 ) -> Result<Vec<Need>, CliError> {
     let options = RbacOptions {
         name: "cofferdam".to_owned(),
         subject: Subject::User(String::new()),
         namespace: Some(home.to_owned()),
         wait: true,
-        prune,
+        prune: removal.prune,
+        undeploy: removal.undeploy,
         deployment: name,
     };
     let lookup = |gvk: &Gvk| served(gvk).or_else(|| rbac::defined_by(objects, gvk));
@@ -178,6 +189,10 @@ fn grouped(needs: &[Need], allowed: &[bool]) -> Vec<Right> {
             let list = if *allowed { &mut right.allowed } else { &mut right.missing };
             list.push(need.verb.clone());
         }
+    }
+    for (_, right) in &mut rights {
+        // What is not seen of other deployments' lists is said when something is removed.
+        right.needed &= !(right.resource == "configmaps" && right.missing == ["list"]);
     }
     rights.into_iter().map(|(_, right)| right).collect()
 }
@@ -216,7 +231,7 @@ fn in_words(told: &Told) -> String {
         let missing = match (right.missing.is_empty(), right.needed) {
             (true, _) => "-".to_owned(),
             (false, true) => right.missing.join(" "),
-            (false, false) => format!("{} (diagnosis says less)", right.missing.join(" ")),
+            (false, false) => format!("{} (not needed, and of use)", right.missing.join(" ")),
         };
         let allowed = if right.allowed.is_empty() { "-".to_owned() } else { right.allowed.join(" ") };
         [place(right), allowed, missing]

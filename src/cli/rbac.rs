@@ -60,6 +60,9 @@ struct GenerateArgs {
     /// Allow what is no longer in the manifests to be removed
     #[arg(long, requires = "deployment")]
     prune: bool,
+    /// Allow all of it to be removed, claims and namespaces that it has made as well
+    #[arg(long, requires = "deployment")]
+    undeploy: bool,
     /// Leave out what waiting for the deployment needs
     #[arg(long)]
     no_wait: bool,
@@ -72,7 +75,7 @@ pub(super) async fn run(arguments: RbacArgs, session: &Session) -> Result<(), Cl
     let RbacCommand::Generate(arguments) = arguments.command;
     let objects = arguments.manifests.read(session)?;
     let subject = subject(&arguments)?;
-    let GenerateArgs { name, deployment, prune, no_wait, cluster, .. } = arguments;
+    let GenerateArgs { name, deployment, prune, undeploy, no_wait, cluster, .. } = arguments;
     let known = |gvk: &Gvk| rbac::defined_by(&objects, gvk).or_else(|| rbac::built_in(gvk));
     let kinds = if objects.iter().all(|object| known(&object.gvk()).is_some()) {
         None
@@ -84,7 +87,7 @@ pub(super) async fn run(arguments: RbacArgs, session: &Session) -> Result<(), Cl
         Some(Named { plural: resource.plural.clone(), namespaced: resource.namespaced })
     };
     let namespace = cluster.namespace().map(str::to_owned);
-    let options = RbacOptions { name, subject, namespace, wait: !no_wait, prune, deployment };
+    let options = RbacOptions { name, subject, namespace, wait: !no_wait, prune, undeploy, deployment };
     let text = rbac::generate(&objects, |gvk| known(gvk).or_else(|| served(gvk)), &options)
         .map_err(DeployError::Manifests)?;
     stdout::write(&text)

@@ -2,7 +2,7 @@
 //!
 //! What server-side apply needs of each resource is `get` (to compare), `patch` (every apply is one) and `create` (an apply of
 //! what is not there is asked for that too, and cannot be allowed by name); to wait takes `list` and `watch`, and to say why
-//! something does not start takes pods, their events and logs; to prune takes `delete`.
+//! something does not start takes pods, their events and logs; to prune or undeploy takes `delete`.
 
 mod kinds;
 mod yaml;
@@ -51,6 +51,8 @@ pub struct RbacOptions {
     pub wait: bool,
     /// Whether what is no longer in the manifests is removed.
     pub prune: bool,
+    /// Whether all of it is removed at the end, claims and namespaces that it has made as well.
+    pub undeploy: bool,
     /// The name that the deployment is kept under, if it is: the list of its objects is a ConfigMap. `*` is any, as review
     /// apps have names that nobody knows before.
     pub deployment: Option<String>,
@@ -197,8 +199,8 @@ impl Work<'_> {
             // A Role for secrets as such could read those of everybody.
             self.allow(&scope, "", "secrets", Some(object.name()), &["get", "patch"]);
             self.allow(&scope, "", "secrets", None, &["create"]);
-            if options.prune {
-                let what = "Secrets are named: one that is to be pruned must have been in the manifests when this was generated";
+            if options.prune || options.undeploy {
+                let what = "Secrets are named: one that is to be removed must have been in the manifests when this was generated";
                 self.remarks.insert(what.to_owned());
                 self.allow(&scope, "", "secrets", Some(object.name()), &["delete"]);
             }
@@ -207,7 +209,7 @@ impl Work<'_> {
             if options.wait && is_waited_for(gvk) {
                 self.allow(&scope, &gvk.group, &named.plural, None, &["list", "watch"]);
             }
-            if options.prune && !is_kept(gvk) {
+            if options.undeploy || options.prune && !is_kept(gvk) {
                 self.allow(&scope, &gvk.group, &named.plural, None, &["delete"]);
             }
         }
@@ -215,15 +217,21 @@ impl Work<'_> {
             self.allow(&scope, "", "pods", None, &["get", "list", "watch"]);
             self.allow(&scope, "", "pods/log", None, &["get"]);
             self.allow(&scope, "", "events", None, &["get", "list", "watch"]);
-            if kind.kind == "Deployment" {
-                self.allow(&scope, "apps", "replicasets", None, &["get", "list", "watch"]);
+            match kind.kind.as_str() {
+                "Deployment" => self.allow(&scope, "apps", "replicasets", None, &["get", "list", "watch"]),
+                // What there is to go back to.
+                "StatefulSet" | "DaemonSet" => {
+                    self.allow(&scope, "apps", "controllerrevisions", None, &["get", "list"])
+                }
+                _ => {}
             }
         }
         if let (Some(deployment), Scope::Namespace(_) | Scope::Unnamed) = (&options.deployment, &scope) {
             let name = format!("cofferdam-{deployment}");
             let name = (deployment != ANY).then_some(&*name);
             self.allow(&scope, "", "configmaps", name, &["get", "patch", "delete"]);
-            self.allow(&scope, "", "configmaps", None, &["create"]);
+            // Whether another deployment has an object in its list is seen in all of them.
+            self.allow(&scope, "", "configmaps", None, &["create", "list"]);
         }
         if kind.group == GROUP {
             self.escalation(object, &kind.kind, &scope);

@@ -31,6 +31,7 @@ fn options() -> RbacOptions {
         namespace: None,
         wait: true,
         prune: false,
+        undeploy: false,
         deployment: None,
     }
 }
@@ -102,7 +103,7 @@ fn without_waiting_and_with_pruning() {
         ..options()
     };
     insta::assert_snapshot!(generated(APP, &options), @r##"
-    # Secrets are named: one that is to be pruned must have been in the manifests when this was generated.
+    # Secrets are named: one that is to be removed must have been in the manifests when this was generated.
     ---
     apiVersion: rbac.authorization.k8s.io/v1
     kind: Role
@@ -111,8 +112,8 @@ fn without_waiting_and_with_pruning() {
       namespace: "shop"
     rules:
     - apiGroups: [""]
-      resources: [configmaps, services]
-      verbs: [get, create, patch, delete]
+      resources: [configmaps]
+      verbs: [get, list, create, patch, delete]
     - apiGroups: [""]
       resources: [secrets]
       verbs: [create]
@@ -120,6 +121,9 @@ fn without_waiting_and_with_pruning() {
       resources: [secrets]
       resourceNames: ["a", "b"]
       verbs: [get, patch, delete]
+    - apiGroups: [""]
+      resources: [services]
+      verbs: [get, create, patch, delete]
     - apiGroups: [apps]
       resources: [deployments]
       verbs: [get, create, patch, delete]
@@ -138,6 +142,30 @@ fn without_waiting_and_with_pruning() {
       name: robot
       namespace: "ci"
     "##);
+}
+
+#[test]
+fn claims_are_kept_by_pruning_and_removed_at_the_end() {
+    let text = "
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: a, namespace: shop}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: a, namespace: shop}
+";
+    let objects = manifest::read(&["-".to_owned()], text.as_bytes(), &manifest::Options::default()).unwrap();
+    let may = |options: &RbacOptions, resource: &str, verb: &str| {
+        let found = needs(&objects, built_in, options, "shop").unwrap();
+        found.iter().any(|need| need.resource == resource && need.verb == verb)
+    };
+    let prune = RbacOptions { prune: true, deployment: Some("web".to_owned()), ..options() };
+    let undeploy = RbacOptions { undeploy: true, ..prune.clone() };
+    assert!(may(&prune, "statefulsets", "delete") && !may(&prune, "persistentvolumeclaims", "delete"));
+    assert!(may(&undeploy, "persistentvolumeclaims", "delete"));
+    // What there is to go back to.
+    assert!(may(&options(), "controllerrevisions", "list"));
 }
 
 #[test]
