@@ -1,6 +1,7 @@
 //! `cofferdam deploy`
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -15,6 +16,7 @@ use super::manifests::ManifestArgs;
 use super::outcome::{Outcome, Row};
 use super::rollout_wait::{WaitArgs, wait_for};
 use super::session::Session;
+use super::undeploy::not_of_others;
 use crate::deploy::apply::{self, Action, ApplyOptions, Done, Force, Target, Validation};
 use crate::deploy::apply_set::ApplySet;
 use crate::deploy::cluster::Cluster;
@@ -220,18 +222,29 @@ async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) ->
         true => Before::of(cluster, &targets, &tried).await,
         false => Before::default(),
     };
+    for (id, error) in before.unknown() {
+        session.report.warn(format!("{id} could not go back: its revisions cannot be read: {error}"));
+    }
+    let inventory = Mutex::new(inventory);
     let tell = |done: &Done| {
+        if let Some(inventory) = inventory.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            inventory.record(done);
+        }
         outcome.row(Row::new(&done.id, done.action.name()));
         for manager in &done.taken_from {
             session.report.note(format!("{}: taken over from `{manager}`", done.id));
         }
     };
-    let done = apply::apply_all(cluster, &targets, &tried, &options, tell, warn).await?;
-    // Known before it is waited for: a rollout that fails belongs to the deployment all the same.
-    let gone = match &mut inventory {
-        Some(inventory) => inventory.settle(cluster, &done).await.map_err(DeployError::from)?,
-        None => Vec::new(),
+    let applied = apply::apply_all(cluster, &targets, &tried, &options, tell, warn).await;
+    let mut inventory = inventory.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // Known before it is waited for: what fails to be applied or to come to life belongs to the deployment as far as it is there.
+    let settled = match &mut inventory {
+        Some(inventory) if !matches!(applied, Err(DeployError::Api(_))) => {
+            inventory.settle(cluster, &targets).await.map_err(DeployError::from)
+        }
+        _ => Ok(Vec::new()),
     };
+    let (done, gone) = (applied?, settled?);
     if let Some((set, _)) = set {
         let parent = set.parent.clone();
         set.dissolve(cluster).await.map_err(DeployError::from)?;
@@ -300,7 +313,10 @@ async fn roll_back(
     outcome: &Outcome,
 ) {
     if before.is_empty() {
-        let why = "nothing that keeps revisions was there before";
+        let why = match before.unknown().is_empty() {
+            true => "nothing that keeps revisions was there before",
+            false => "what was there before could not be read",
+        };
         session.report.note(format!("there is nothing to go back to: {why}"));
         return;
     }
@@ -439,13 +455,15 @@ async fn prune_or_say(
             .note(format!("no longer in the manifests, and still there: {} ({how})", names.join(", ")));
     }
     let cluster = &connection.cluster;
-    let told = remove::remove(cluster, &removed, |member, removal| {
+    let (own, shared) = not_of_others(cluster, inventory, removed, session).await?;
+    inventory.forget(cluster, &shared).await.map_err(DeployError::from)?;
+    let told = remove::remove(cluster, &own, |member, removal| {
         if removal != Removal::Absent {
             outcome.pruned(Row::new(&member.id(), removal.name()));
         }
     });
     told.await.map_err(DeployError::from)?;
-    inventory.forget(cluster, &removed).await.map_err(DeployError::from)?;
+    inventory.forget(cluster, &own).await.map_err(DeployError::from)?;
     Ok(())
 }
 

@@ -99,7 +99,10 @@ async fn of_name(
         session.report.note(format!("there is no deployment `{name}` in namespace `{home}`: nothing to do"));
         return Ok(());
     }
-    let removed = remove_all(cluster, inventory.members(), manner, session, outcome).await?;
+    let members = inventory.members().to_vec();
+    let (own, shared) = not_of_others(cluster, &inventory, members, session).await?;
+    inventory.forget(cluster, &shared).await.map_err(DeployError::from)?;
+    let removed = remove_all(cluster, &own, manner, session, outcome).await?;
     // A list that lay in a namespace which is gone is gone with it.
     inventory.forget(cluster, &removed).await.or_else(gone).map_err(DeployError::from)?;
     if inventory.members().is_empty() {
@@ -130,6 +133,36 @@ async fn of_set(
     set.remove(cluster).await.or_else(gone).map_err(DeployError::from)?;
     outcome.row(Row::new(&parent, Removal::Removed.name()));
     Ok(())
+}
+
+/// Parts what is to be removed into what nobody else has, and what another deployment of the namespace has in its list: that
+/// is the other's now, and stays.
+pub(super) async fn not_of_others(
+    cluster: &Cluster,
+    inventory: &Inventory,
+    members: Vec<Member>,
+    session: &Session,
+) -> Result<(Vec<Member>, Vec<Member>), CliError> {
+    if members.is_empty() {
+        return Ok((members, Vec::new()));
+    }
+    let others = match inventory.of_others(cluster).await {
+        Ok(others) => others,
+        Err(error) if error.is_forbidden() => {
+            let what = "whether other deployments have any of it cannot be seen";
+            session.report.note(format!("{what}: {error}"));
+            return Ok((members, Vec::new()));
+        }
+        Err(error) => return Err(DeployError::from(error).into()),
+    };
+    let (shared, own): (Vec<Member>, Vec<Member>) =
+        members.into_iter().partition(|member| others.contains_key(&member.id()));
+    for id in shared.iter().map(Member::id) {
+        if let Some(name) = others.get(&id) {
+            session.report.note(format!("{id} stays: it is part of the deployment `{name}`"));
+        }
+    }
+    Ok((own, shared))
 }
 
 /// Removes what is not to be kept; gives what that was.

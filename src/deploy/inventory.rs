@@ -5,17 +5,19 @@
 //! far as its labels and annotations go), so that other tools can see what it is; unlike those it needs no label on
 //! every object, and no right to list every kind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::apply::{Done, MANAGER, Target};
+use super::apply::{Action, Done, MANAGER, Target};
 use super::apply_set;
 use super::cluster::{ApiError, Cluster};
 use super::error::DeployError;
 use super::object::{GroupKind, Gvk, ObjectId};
 
+/// The label by which lists are found.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// How the ConfigMap's name begins.
 const PREFIX: &str = "cofferdam-";
 /// The entry in which the list is.
@@ -95,17 +97,13 @@ impl Inventory {
             is_newer: false,
         };
         let Some(found) = cluster.find(&inventory.path()).await? else { return Ok(inventory) };
-        let annotations = found.pointer("/metadata/annotations");
-        let tooling = annotations.and_then(|annotations| annotations.get(apply_set::TOOLING));
-        let text = found.pointer(&format!("/data/{ENTRY}")).and_then(Value::as_str);
-        let members = text.and_then(|text| serde_json::from_str(text).ok());
-        match (tooling.and_then(Value::as_str), members) {
-            (Some(TOOLING), Some(members)) => {
+        match listed(&found) {
+            Some(members) => {
                 inventory.members = members;
                 inventory.is_there = true;
                 Ok(inventory)
             }
-            _ => Err(DeployError::fault(
+            None => Err(DeployError::fault(
                 None,
                 format!(
                     "`{}` in namespace `{namespace}` is no list of a deployment",
@@ -149,24 +147,43 @@ impl Inventory {
         self.write(cluster).await
     }
 
-    /// Notes what has become of it; gives the objects that belong to it no longer. They stay in the list until
-    /// [`Inventory::forget`].
+    /// Notes what has become of an object. [`Inventory::settle`] writes it.
+    pub fn record(&mut self, done: &Done) {
+        if let Some(member) = self.members.iter_mut().find(|member| member.id() == done.id) {
+            member.made |= done.action == Action::Created;
+            // What somebody has removed and we have made again is ours.
+            member.uid = done.object.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
+        }
+    }
+
+    /// Writes down what has become of the objects, of those of a run that has failed as well; gives those that are none of
+    /// `targets`, and belong to it no longer. They stay in the list until [`Inventory::forget`].
     ///
     /// # Errors
     /// If it cannot be written.
-    pub async fn settle(&mut self, cluster: &Cluster, done: &[Done]) -> Result<Vec<Member>, ApiError> {
-        let current: BTreeSet<&ObjectId> = done.iter().map(|done| &done.id).collect();
-        for one in done {
-            if let Some(member) = self.members.iter_mut().find(|member| member.id() == one.id) {
-                let uid = one.object.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
-                member.made |= one.action == super::apply::Action::Created;
-                // What somebody has removed and we have made again is ours.
-                member.uid = uid;
-            }
-        }
+    pub async fn settle(&mut self, cluster: &Cluster, targets: &[Target]) -> Result<Vec<Member>, ApiError> {
+        let current: BTreeSet<&ObjectId> = targets.iter().map(|target| &target.id).collect();
         let gone = self.members.iter().filter(|member| !current.contains(&member.id())).cloned().collect();
         self.write(cluster).await?;
         Ok(gone)
+    }
+
+    /// What other deployments of the namespace have in their lists, and the name of one that has it.
+    ///
+    /// # Errors
+    /// If the cluster does not let the lists be read.
+    pub async fn of_others(&self, cluster: &Cluster) -> Result<BTreeMap<ObjectId, String>, ApiError> {
+        let path = format!("/api/v1/namespaces/{}/configmaps", self.namespace);
+        let selector = format!("{MANAGED_BY}={MANAGER}");
+        let found = cluster.list(&path, &[("labelSelector", &selector)]).await?;
+        let mut others = BTreeMap::new();
+        for list in &found.items {
+            let name = list.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+            let Some(name) = name.strip_prefix(PREFIX).filter(|name| *name != self.name) else { continue };
+            let members = listed(list).into_iter().flatten();
+            others.extend(members.map(|member| (member.id(), name.to_owned())));
+        }
+        Ok(others)
     }
 
     /// Takes objects out of the list.
@@ -219,7 +236,7 @@ impl Inventory {
                 "name": self.object_name(),
                 "namespace": self.namespace,
                 "labels": {
-                    "app.kubernetes.io/managed-by": MANAGER,
+                    (MANAGED_BY): MANAGER,
                     (apply_set::ID): apply_set::id(&self.parent()),
                 },
                 "annotations": {
@@ -245,6 +262,13 @@ impl Inventory {
         let (kind, namespace) = (GroupKind::new("", "ConfigMap"), Some(self.namespace.clone()));
         ObjectId { kind, namespace, name: self.object_name() }
     }
+}
+
+/// The objects of a list, if this ConfigMap is one.
+fn listed(found: &Value) -> Option<Vec<Member>> {
+    let tooling = found.pointer("/metadata/annotations")?.get(apply_set::TOOLING)?.as_str()?;
+    let text = found.get("data")?.get(ENTRY)?.as_str()?;
+    if tooling == TOOLING { serde_json::from_str(text).ok() } else { None }
 }
 
 /// Whether a name can be a deployment's: it becomes part of an object's name and nothing else.

@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::apply::MANAGER;
 use super::apply::order::{WAVES, wave};
 use super::cluster::{ApiError, Cluster};
 use super::inventory::Member;
 use super::object::GroupKind;
+use super::status::{list, text};
 
 /// Objects that are removed at one time.
 const AT_ONCE: usize = 16;
@@ -24,6 +26,8 @@ pub enum Removal {
     Absent,
     /// Something else has its name now.
     Replaced,
+    /// It was announced, and the run was cut off before it was applied.
+    NotApplied,
 }
 
 impl Removal {
@@ -33,6 +37,7 @@ impl Removal {
             Self::Removed => "deleted",
             Self::Absent => "was gone",
             Self::Replaced => "left, for it is another object of that name",
+            Self::NotApplied => "left, for it was never applied",
         }
     }
 }
@@ -73,10 +78,15 @@ pub async fn remove(
 
 async fn remove_one(cluster: &Cluster, member: &Member) -> Result<Removal, ApiError> {
     let Some(path) = path(cluster, member).await? else { return Ok(Removal::Absent) };
-    let mut options = json!({"propagationPolicy": "Foreground"});
-    if let Some(uid) = &member.uid {
-        options["preconditions"] = json!({"uid": uid});
-    }
+    let uid = match &member.uid {
+        Some(uid) => uid.clone(),
+        None => match cluster.find(&path).await? {
+            None => return Ok(Removal::Absent),
+            Some(live) if !is_applied(&live) => return Ok(Removal::NotApplied),
+            Some(live) => text(&live, "/metadata/uid").to_owned(),
+        },
+    };
+    let options = json!({"propagationPolicy": "Foreground", "preconditions": {"uid": uid}});
     match cluster.delete(&path, &options).await {
         Ok(_) => Ok(Removal::Removed),
         Err(error) if error.is_not_found() => Ok(Removal::Absent),
@@ -86,6 +96,13 @@ async fn remove_one(cluster: &Cluster, member: &Member) -> Result<Removal, ApiEr
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether we have ever applied an object.
+fn is_applied(live: &Value) -> bool {
+    list(live, "/metadata/managedFields")
+        .iter()
+        .any(|entry| text(entry, "/manager") == MANAGER && text(entry, "/operation") == "Apply")
 }
 
 /// Its path; nothing if the cluster does not know the kind any more, and so none of its objects.
@@ -113,8 +130,8 @@ pub async fn until_gone(
             let Some(path) = path(cluster, member).await? else { return Ok(None) };
             let found = cluster.find(&path).await?;
             let same = found.filter(|found| {
-                let uid = found.pointer("/metadata/uid").and_then(serde_json::Value::as_str);
-                member.uid.as_deref().is_none_or(|known| uid == Some(known))
+                let uid = text(found, "/metadata/uid");
+                member.uid.as_deref().map_or_else(|| is_applied(found), |known| uid == known)
             });
             Ok(same.map(|live| (member.clone(), kept_by(&live))))
         });
@@ -131,10 +148,11 @@ pub async fn until_gone(
 
 /// The finalizers of an object that is being deleted, and what the controller of namespaces says of one that it cannot
 /// empty: an API service that does not answer keeps every namespace of the cluster.
-fn kept_by(live: &serde_json::Value) -> Vec<String> {
-    let list = |place| live.pointer(place).and_then(serde_json::Value::as_array).into_iter().flatten();
-    let names = list("/metadata/finalizers").filter_map(|name| Some(format!("finalizer {}", name.as_str()?)));
-    let conditions = list("/status/conditions").filter(|one| {
+fn kept_by(live: &Value) -> Vec<String> {
+    let names = list(live, "/metadata/finalizers")
+        .iter()
+        .filter_map(|name| Some(format!("finalizer {}", name.as_str()?)));
+    let conditions = list(live, "/status/conditions").iter().filter(|one| {
         one["status"] == "True" && one["type"].as_str().is_some_and(|kind| kind.starts_with("Namespace"))
     });
     names.chain(conditions.filter_map(|one| Some(one["message"].as_str()?.to_owned()))).collect()
@@ -142,8 +160,6 @@ fn kept_by(live: &serde_json::Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

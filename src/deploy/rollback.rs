@@ -10,12 +10,13 @@ use super::rollout::{self, Undone, Workload};
 #[derive(Debug, Default)]
 pub struct Before {
     revisions: Vec<(Workload, u64)>,
+    unknown: Vec<(ObjectId, DeployError)>,
 }
 
 impl Before {
-    /// Remembers the revisions of what is there. What cannot be looked up cannot be gone back to, and is left out.
+    /// Remembers the revisions of what is there.
     pub async fn of(cluster: &Cluster, targets: &[Target], tried: &[Done]) -> Self {
-        let mut revisions = Vec::new();
+        let mut before = Self::default();
         for (target, done) in targets.iter().zip(tried) {
             let ObjectId { kind, namespace, name } = &target.id;
             let has_history = kind.group == "apps"
@@ -23,15 +24,25 @@ impl Before {
             let (true, Some(namespace), Action::Configured) = (has_history, namespace, done.action) else {
                 continue;
             };
-            let Ok(workload) = rollout::find(cluster, &format!("{kind}/{name}"), namespace).await else {
-                continue;
+            let found = async {
+                let workload = rollout::find(cluster, &format!("{kind}/{name}"), namespace).await?;
+                let history = rollout::history(cluster, &workload).await?;
+                Ok((workload, history))
             };
-            let history = rollout::history(cluster, &workload).await.unwrap_or_default();
-            if let Some(current) = history.iter().find(|revision| revision.is_current) {
-                revisions.push((workload, current.number));
+            match found.await {
+                Ok((workload, history)) => {
+                    let current = history.iter().find(|revision| revision.is_current);
+                    before.revisions.extend(current.map(|current| (workload, current.number)));
+                }
+                Err(error) => before.unknown.push((target.id.clone(), error)),
             }
         }
-        Self { revisions }
+        before
+    }
+
+    /// What cannot be gone back to, for it could not be looked up.
+    pub fn unknown(&self) -> &[(ObjectId, DeployError)] {
+        &self.unknown
     }
 
     /// Whether there is nothing to go back to.

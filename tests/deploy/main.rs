@@ -12,6 +12,7 @@ mod calculator;
 mod causes;
 mod differential;
 mod faults;
+mod lists;
 mod outcomes;
 mod reconcile;
 mod rollouts;
