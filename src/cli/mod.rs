@@ -78,6 +78,10 @@ const DIFF_FAILED: u8 = 2;
 /// How long work that was given up may take to notice.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// How long a thread that reads and writes files waits for more. The allocator keeps for a thread what the thread has freed: some
+/// megabytes each, where layers are compressed.
+const IDLE: Duration = Duration::from_millis(50);
+
 /// Runs the program; gives its exit status.
 pub fn run(line: impl IntoIterator<Item = OsString>, surroundings: Surroundings) -> u8 {
     let arguments = match Arguments::try_parse_from(line) {
@@ -128,6 +132,7 @@ fn start_runtime(session: &Session) -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(session.settings.surroundings().threads.max(1))
         .thread_name("network")
+        .thread_keep_alive(IDLE)
         .enable_all()
         .build()
 }
