@@ -1,5 +1,6 @@
 //! Caches beside the store: what one machine has made another finds, and takes no more of it than it needs.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::json;
@@ -185,6 +186,49 @@ fn a_directory_and_an_image_are_caches_too() {
     let (fourth, requests) = fresh(&registry, tree.path(), &of_image, &[]);
     assert_eq!(cached(&fourth.succeeded()), (3, 5));
     assert!(!requests.iter().any(|request| request.method == "PUT"), "{requests:#?}");
+}
+
+/// A volume that is mounted read-only or that another user has filled is a cache like any other; one that cannot even be read
+/// is told of, and the build goes on.
+#[test]
+fn a_directory_that_cannot_be_written_does_not_fail_the_build() {
+    let registry = Registry::start();
+    let tree = context(APPLICATION, &FILES);
+    let user = Cofferdam::as_uid(4711);
+    let path = user.user().unwrap().directory("volume").join("cache");
+    let to = format!("--cache-to=type=local,dest={}", path.display());
+    let from = format!("--cache-from=type=local,src={}", path.display());
+    let first = fresh(&registry, tree.path(), &to, &[]).0.succeeded();
+
+    // Root's, and readable by all.
+    modes(&path, 0o755, 0o644);
+    let second = build(&user, &registry, tree.path(), &[&from]).succeeded();
+    assert_eq!((cached(&second), second.digest()), ((5, 5), first.digest()), "{}", second.stderr);
+    // Layers are taken from it, where a step needs what is in them.
+    std::fs::write(tree.path().join("conf"), "x=2").unwrap();
+    let third = build(&user, &registry, tree.path(), &[&from]).succeeded();
+    assert_eq!(cached(&third), (3, 5), "{}", third.stderr);
+
+    // And for root alone.
+    modes(&path, 0o700, 0o600);
+    let other = Cofferdam::as_uid(4711);
+    let fourth = build(&other, &registry, tree.path(), &[&from]).succeeded();
+    assert_eq!(cached(&fourth).0, 0, "{}", fourth.stderr);
+    let warning = format!("the cache in `{}` cannot be used: ", path.display());
+    assert_eq!(fourth.stderr.matches(&warning).count(), 1, "{}", fourth.stderr);
+    assert!(fourth.stderr.contains("Permission denied"), "{}", fourth.stderr);
+}
+
+/// Gives every directory from `path` on one mode, and every file another.
+fn modes(path: &Path, of_directories: u32, of_files: u32) {
+    let is_directory = path.is_dir();
+    if is_directory {
+        for entry in std::fs::read_dir(path).unwrap() {
+            modes(&entry.unwrap().path(), of_directories, of_files);
+        }
+    }
+    let mode = if is_directory { of_directories } else { of_files };
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
 }
 
 #[test]
