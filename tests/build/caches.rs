@@ -380,6 +380,34 @@ fn a_state_directory_stays_within_its_limit() {
     assert!(images().contains("large"));
 }
 
+/// Lists of files and base images went with the first prune: misses could not name what had changed, and bases were fetched
+/// again.
+#[test]
+fn a_plain_prune_takes_nothing_that_the_next_build_needs() {
+    let registry = Registry::start();
+    let tree = context("FROM busybox:1\nCOPY main conf /srv/\nRUN cat /srv/conf > /all\n", &FILES);
+    let kept = Cofferdam::new();
+    let state = kept.home().join("state");
+    let state_dir = format!("--state-dir={}", state.display());
+    // The image is pushed, and has no name here.
+    let tag = format!("--tag={}", registry.reference("group/app:1"));
+    let args = [state_dir.as_str(), &tag, "--push"];
+    build(&kept, &registry, tree.path(), &args).succeeded();
+    let stray = state.join("blobs/sha256").join(sha256(b"stray").trim_start_matches("sha256:"));
+    std::fs::write(&stray, "stray").unwrap();
+    // What the build has left is cleared away behind it.
+    run(kept.command().args(["prune", "--wait=1m", &state_dir])).succeeded();
+    assert!(!stray.exists());
+
+    std::fs::write(tree.path().join("conf"), "x=2").unwrap();
+    let before = registry.requests().len();
+    let again = build(&kept, &registry, tree.path(), &[&args[..], &["--explain"]].concat()).succeeded();
+    assert!(again.stderr.contains("file conf has changed"), "{}", again.stderr);
+    let fetched = |request: &&Request| request.method == "GET" && !request.path.contains("/uploads/");
+    let requests = registry.requests().split_off(before);
+    assert_eq!(requests.iter().filter(fetched).count(), 0, "{requests:#?}");
+}
+
 #[test]
 fn what_one_platform_has_made_is_kept_when_another_fails() {
     let registry = Registry::start();
