@@ -380,6 +380,31 @@ fn a_state_directory_stays_within_its_limit() {
     assert!(images().contains("large"));
 }
 
+/// `docker build` asks for a base that it has with `--pull` alone; here every build asks, and the flag is none that is not known.
+#[test]
+fn a_tag_that_has_moved_is_found_with_pull_and_without() {
+    let registry = Registry::start();
+    let base = registry.reference("group/base:1");
+    let (kept, tag) = (Cofferdam::new(), format!("--tag={base}"));
+    let tree = context(&format!("FROM {base}\nRUN cat /base > /all\n"), &[]);
+    let built = |number: usize, flags: &[&str]| {
+        let moved = context(&format!("FROM busybox:1\nRUN echo {number} > /base\n"), &[]);
+        build(&Cofferdam::new(), &registry, moved.path(), &[&tag, "--push"]).succeeded();
+        build(&kept, &registry, tree.path(), flags).succeeded()
+    };
+    let all = [(1, &[][..]), (2, &[]), (3, &["--pull"])].map(|(number, flags)| built(number, flags));
+    for (ran, next) in all.iter().zip(&all[1..]) {
+        assert_ne!(ran.digest(), next.digest(), "{}", next.stderr);
+        assert_eq!(cached(next), (0, 1), "{}", next.stderr);
+    }
+    let same = build(&kept, &registry, tree.path(), &["--pull"]).succeeded();
+    assert_eq!(
+        (cached(&same), same.digest()),
+        ((1, 1), all[2].digest()),
+        "it says nothing against results of steps"
+    );
+}
+
 /// Lists of files and base images went with the first prune: misses could not name what had changed, and bases were fetched
 /// again.
 #[test]
