@@ -135,7 +135,8 @@ impl Fetcher {
             Origin::Cache(CachedAt::Directory(directory)) => {
                 let (directory, store, wanted) = (directory.clone(), store.clone(), layer.clone());
                 let copy = move || {
-                    let from = Store::open(&directory).map_err(|error| unreadable(&directory, error))?;
+                    let from =
+                        Store::open_read_only(&directory).map_err(|error| unreadable(&directory, error))?;
                     borrow(&from, &store, &wanted)
                 };
                 return blocking(copy).await.map_err(|error| lost(layer, error));

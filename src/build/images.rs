@@ -9,11 +9,10 @@ use super::error::{BuildError, ImageFault};
 use super::layers::Layer;
 use super::layout;
 use super::request::{NamedContext, Selector, Services};
+use crate::cache::TAGS;
 use crate::image::{Digest, ImageConfig, ImageManifest, Manifest, Platform, Reference, Repository};
 use crate::plan::{BaseImage, ImageName};
 
-/// Where it is remembered which digest a tag had.
-const TAGS: &str = "tags";
 /// Indexes in indexes are legal, and nobody nests them deeper.
 const DEEPEST_INDEX: usize = 4;
 /// Largest manifest or configuration that is read into memory, in bytes.

@@ -5,7 +5,8 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::error::Error as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,7 +25,7 @@ use crate::image::{Platform, Reference};
 use crate::plan::{Base, Key, Plan, Source, StageIndex};
 use crate::registry::RegistryError;
 use crate::report::Report;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Questions that one cache is asked at a time.
 const AT_ONCE: usize = 16;
@@ -103,7 +104,7 @@ impl Caches {
     /// The caches of a request.
     ///
     /// # Errors
-    /// If a directory is there and is no store.
+    /// If a directory has a store of another format.
     pub fn open(request: &BuildRequest, services: &Services) -> Result<Self, BuildError> {
         let mut sources = Vec::new();
         for source in request.cache_from.iter().filter(|_| !request.no_cache) {
@@ -112,15 +113,12 @@ impl Caches {
                     cache: RegistryCache::new(&services.client, repository),
                     image: image.clone(),
                 },
-                CacheSource::Directory(path) if path.join("oci-layout").exists() => {
-                    let store = Store::open(path)?;
-                    Place::Directory { path: path.clone(), cache: LocalCache::new(&store), store }
-                }
-                // The first build of all finds none.
-                CacheSource::Directory(path) => {
-                    services.report.note(format!("there is no cache in `{}` yet", path.display()));
-                    continue;
-                }
+                CacheSource::Directory(path) => match open_directory(path, &services.report)? {
+                    Some(store) => {
+                        Place::Directory { path: path.clone(), cache: LocalCache::new(&store), store }
+                    }
+                    None => continue,
+                },
             };
             sources.push(Looked { place, failed: AtomicBool::new(false) });
         }
@@ -356,6 +354,27 @@ impl Caches {
             if let Place::Directory { store, .. } = &source.place {
                 fetcher.borrow_indexes(store);
             }
+        }
+    }
+}
+
+/// The store of a directory that is a cache. It is only read: the volume may be mounted so, or be somebody else's.
+///
+/// # Errors
+/// If it has another format: what reads it is to be replaced, or the directory was named by mistake.
+fn open_directory(path: &Path, report: &Report) -> Result<Option<Store>, BuildError> {
+    match Store::open_read_only(path) {
+        Ok(store) => Ok(Some(store)),
+        // The first build of all finds none.
+        Err(StoreError::NotALayout(_)) => {
+            report.note(format!("there is no cache in `{}` yet", path.display()));
+            Ok(None)
+        }
+        Err(error @ StoreError::Version { .. }) => Err(error.into()),
+        Err(error) => {
+            let why = error.source().map_or_else(String::new, |source| format!(": {source}"));
+            report.warn(format!("the cache in `{}` cannot be used: {error}{why}", path.display()));
+            Ok(None)
         }
     }
 }

@@ -16,6 +16,8 @@ mod trace;
 
 use std::io::Write as _;
 
+use serde::de::DeserializeOwned;
+
 pub use chain::{ANNOTATION, CONFIG, Chain, ChainStep, Found, PackedIndex, PackedTrace, trace_manifest};
 pub use explain::{Change, Explanation, FileList, Place, selections};
 pub use record::LayerRecord;
@@ -30,6 +32,8 @@ use crate::store::{Store, StoreError};
 const LAYERS: &str = "layers";
 /// Where traces lie.
 const TRACES: &str = "traces";
+/// Where it is remembered which digest a tag of a base image had.
+pub const TAGS: &str = "tags";
 
 /// The results that are on this machine.
 #[derive(Debug, Clone)]
@@ -154,10 +158,51 @@ impl LocalCache {
     }
 }
 
-/// The blobs that a record keeps from being pruned.
+/// The digests that a record keeps from being pruned: of the layer that it names, and of the list of its files, which goes with
+/// its diff ID; of the lists of files that a miss is explained by; of the image that a tag named.
 pub fn referenced(namespace: &str, record: &[u8]) -> Vec<Digest> {
-    if namespace != LAYERS {
-        return Vec::new();
+    /// What cannot be read as its namespace has it needs nothing: it counts as not there.
+    fn read<T: DeserializeOwned>(record: &[u8]) -> Option<T> {
+        serde_json::from_slice(record).ok()
     }
-    serde_json::from_slice::<LayerRecord>(record).map(|record| vec![record.digest]).unwrap_or_default()
+    match namespace {
+        LAYERS => read::<LayerRecord>(record).map(|layer| vec![layer.digest, layer.diff_id]),
+        TRACES => read::<Vec<KeyPart>>(record).map(|parts| selections(&parts).collect()),
+        TAGS => read::<Digest>(record).map(|image| vec![image]),
+        _ => None,
+    }
+    .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Each of these went with the first `prune`: explanations lost the names of files, cached steps what is known of their
+    /// layers, and bases were fetched again.
+    #[rstest]
+    #[case::layer(LAYERS, json!({
+        "digest": Digest::of(b"1"), "size": 1, "media_type": "m", "diff_id": Digest::of(b"2"), "compression": "c",
+        "created": "t", "made": 1, "title": "RUN"
+    }), &[b"1", b"2"])]
+    #[case::trace(TRACES, json!([
+        { "name": "words", "value": "COPY" },
+        { "name": "files", "value": Digest::of(b"1") },
+        { "name": "files", "value": format!("{} 755", Digest::of(b"2")) },
+        { "name": "files", "value": "a stage" },
+    ]), &[b"1", b"2"])]
+    #[case::tag(TAGS, json!(Digest::of(b"1")), &[b"1"])]
+    #[case::torn(LAYERS, json!("half"), &[])]
+    #[case::of_others("other", json!(Digest::of(b"1")), &[])]
+    fn what_a_record_keeps(
+        #[case] namespace: &str,
+        #[case] record: serde_json::Value,
+        #[case] kept: &[&[u8; 1]],
+    ) {
+        let kept: Vec<Digest> = kept.iter().map(|content| Digest::of(*content)).collect();
+        assert_eq!(referenced(namespace, record.to_string().as_bytes()), kept);
+    }
 }

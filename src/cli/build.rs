@@ -118,6 +118,9 @@ pub struct BuildArgs {
     /// Use nothing of what earlier builds have left
     #[arg(long, help_heading = CACHE)]
     no_cache: bool,
+    /// Ask registries what the tags of base images name now; every build does, and `docker build` has to be told
+    #[arg(long, help_heading = CACHE)]
+    pull: bool,
     /// Share the results of steps in a repository: the same as --cache-from and --cache-to with mode=max
     #[arg(long, value_name = "REPOSITORY", help_heading = CACHE)]
     cache_repo: Option<String>,

@@ -15,12 +15,14 @@ use crate::store::{NamedImages, PrunePolicy, Pruned};
 
 const AFTER_HELP: &str = "\
 Examples:
-  cofferdam prune                      Remove what failed builds have left
+  cofferdam prune                      Remove what nothing refers to, as failed builds leave it
   cofferdam prune --older-than 7d      And what was not used for a week
   cofferdam prune --keep 10GB          And what was not used for longest, down to 10 GB
   cofferdam prune --all                And the whole cache
 
-Images with a name stay. Nothing is removed while a build uses the state directory.";
+Images with a name stay. Without flags, so do the cache and base images, as their tags were last
+seen; those that only a digest names go, and the next build reads its whole context again.
+Nothing is removed while a build uses the state directory.";
 
 /// Flags of `prune`.
 #[derive(Debug, Args)]

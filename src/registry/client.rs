@@ -164,7 +164,15 @@ impl Client {
     pub(super) fn retries(&self, endpoint: &Endpoint) -> Retries<'_> {
         let options = self.options();
         let policy = if endpoint.is_mirror { &options.mirror_retry } else { &options.retry };
-        Retries { clock: &*self.inner.clock, policy, row: 0, total: 0, corrupt: false, excused: false }
+        Retries {
+            clock: &*self.inner.clock,
+            policy,
+            row: 0,
+            total: 0,
+            furthest: 0,
+            corrupt: false,
+            excused: false,
+        }
     }
 }
 
@@ -181,6 +189,8 @@ pub(super) struct Retries<'c> {
     /// Failures in a row.
     row: u32,
     total: u32,
+    /// Bytes that were there at most.
+    furthest: u64,
     corrupt: bool,
     excused: bool,
 }
@@ -211,10 +221,12 @@ impl Retries<'_> {
         self.excused = true;
     }
 
-    /// Something arrived since the last failure: a long transfer over a bad line is not given up because of
-    /// many cuts, only because of many in a row.
-    pub(super) fn progressed(&mut self) {
-        self.row = 0;
+    /// So many bytes are there. A long transfer over a bad line is not given up because of many cuts, only because of many in
+    /// a row; and what comes no further than it has been before is no progress, or it might go on for ever.
+    pub(super) fn reached(&mut self, position: u64) {
+        if position > self.furthest {
+            (self.furthest, self.row) = (position, 0);
+        }
     }
 }
 

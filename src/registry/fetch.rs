@@ -134,13 +134,10 @@ impl Client {
     ) -> Result<(), RegistryError> {
         let mut retries = self.retries(endpoint);
         loop {
-            let before = transfer.position;
             match self.fetch_once(operation, endpoint, transfer).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    if transfer.position > before {
-                        retries.progressed();
-                    }
+                    retries.reached(transfer.position);
                     retries.after(error).await?;
                 }
             }

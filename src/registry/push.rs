@@ -13,6 +13,7 @@ use super::error::{ErrorKind, RegistryError};
 use super::exchange::{Answer, Call, Payload, Target};
 use super::guard;
 use super::pull::announced_digest;
+use super::retry::Reason;
 use super::scope::Scopes;
 use super::source::{BlobSource, Progress};
 use super::upload::Session;
@@ -23,6 +24,9 @@ pub(super) const DONE: [StatusCode; 4] =
     [StatusCode::OK, StatusCode::CREATED, StatusCode::ACCEPTED, StatusCode::NO_CONTENT];
 /// Repositories that a blob is tried to be mounted from. Each costs a request.
 const MOST_MOUNTS: usize = 3;
+/// Failures of a registry at mounts of one blob before its bytes are sent. A hiccup is over by then, and some registries
+/// answer each mount with a 500 and yet take uploads.
+const MOST_FAILED_MOUNTS: usize = 3;
 
 /// A blob to be pushed.
 pub struct BlobUpload<'a> {
@@ -101,6 +105,7 @@ impl Client {
             endpoint: &endpoint,
             blob,
             mounts: self.mounts(repository, blob.mount_from),
+            failed_mounts: 0,
             sent: false,
         };
         let mut retries = self.retries(&endpoint);
@@ -273,6 +278,8 @@ struct BlobPush<'a> {
     blob: &'a BlobUpload<'a>,
     /// Repositories it may still be mounted from.
     mounts: Vec<Repository>,
+    /// How often the registry failed at a mount, as against saying no to it.
+    failed_mounts: usize,
     /// Whether bytes have been sent, so that a blob that is there then is our doing.
     sent: bool,
 }
@@ -313,10 +320,17 @@ impl BlobPush<'_> {
 
     /// Tries to mount the blob. Where that fails the registry may have opened an upload instead.
     async fn mount(&mut self) -> Result<Result<Repository, Option<Session>>, RegistryError> {
-        while !self.mounts.is_empty() {
-            // Each is tried once in all: what does not work now will not on another attempt.
-            let from = self.mounts.remove(0);
-            match self.open_mount(&from).await? {
+        while let Some(from) = self.mounts.first().cloned() {
+            let opened = match self.open_mount(&from).await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    self.note_failed_mount(&error);
+                    return Err(error);
+                }
+            };
+            // An answer stands for all attempts: what was refused now will be refused on another.
+            self.mounts.remove(0);
+            match opened {
                 Opened::Mounted => return Ok(Ok(from)),
                 Opened::Session(session) if self.mounts.is_empty() => return Ok(Err(Some(session))),
                 Opened::Session(session) => {
@@ -326,6 +340,18 @@ impl BlobPush<'_> {
             }
         }
         Ok(Err(None))
+    }
+
+    /// A registry that fails at a mount may do it the next time: a layer that is mounted need not be fetched in order to be
+    /// sent. One that fails again and again is not asked for mounts any more. No connection and 429 are nothing that an upload
+    /// would be spared.
+    fn note_failed_mount(&mut self, error: &RegistryError) {
+        if !matches!(error.reason(), Some(Reason::Connect | Reason::Throttled)) {
+            self.failed_mounts += 1;
+        }
+        if self.failed_mounts >= MOST_FAILED_MOUNTS {
+            self.mounts.clear();
+        }
     }
 
     async fn open_mount(&self, from: &Repository) -> Result<Opened, RegistryError> {

@@ -1,9 +1,9 @@
 //! One upload session: from the address the registry gave to the commit.
 //!
 //! The bytes go out as one streamed PATCH without `Content-Range`, or all in the PUT, as those of small blobs do, or in chunks;
-//! which of them a host takes is known, configured or learnt from its refusals, and remembered for the next blob. A
-//! broken PATCH goes on where the registry proves that it has the bytes so far; otherwise the whole attempt
-//! begins anew.
+//! which of them a host takes is known, configured or learnt from its refusals, and remembered for the next blob. After a
+//! PATCH that failed, of all or of a chunk, the upload goes on where the registry proves that it has the bytes so far;
+//! otherwise the whole attempt begins anew.
 
 use reqwest::header::{CONTENT_RANGE, HeaderName, RANGE};
 use reqwest::{Method, StatusCode, Url};
@@ -28,6 +28,9 @@ const OCI_CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-
 const CHUNKS: [u64; 3] = [64_000_000, 4_000_000, 900_000];
 /// Ways of uploading that are tried on one blob before its last refusal stands.
 const MOST_STYLES: usize = 5;
+/// How often a registry is asked how much it has of a blob, before it is sent anew: that it may be as unwell as it was at the
+/// PATCH is worth a second question, and a new session is worth what is left of the tries.
+const MOST_QUESTIONS: usize = 2;
 
 /// An upload that the registry has opened.
 pub(super) struct Session {
@@ -114,8 +117,9 @@ fn other_style(
             _ => false,
         })
     };
-    let unsupported =
-        matches!(error.status(), Some(404 | 405 | 411 | 415 | 501)) || error.has_code("UNSUPPORTED");
+    // A session that is lost (the registry has restarted) is a 404 too, and says nothing of how bytes are to be sent.
+    let unsupported = !error.has_code("BLOB_UPLOAD_UNKNOWN")
+        && (matches!(error.status(), Some(404 | 405 | 411 | 415 | 501)) || error.has_code("UNSUPPORTED"));
     match style {
         UploadStyle::Chunked(chunk) if is_too_large(error) => smaller_than(chunk),
         _ if is_too_large(error) => smaller_than(u64::MAX),
@@ -154,12 +158,13 @@ impl Upload<'_> {
             // Nothing to patch: some registries refuse a PATCH of no bytes.
             _ if self.blob.size == 0 => self.commit(session, Payload::Nothing).await,
             UploadStyle::Streamed => {
-                self.stream(session, retries).await?;
+                self.patches(session, u64::MAX, false, retries).await?;
                 self.commit(session, Payload::Nothing).await
             }
             UploadStyle::Monolithic => self.commit(session, self.part(0, self.blob.size)).await,
             UploadStyle::Chunked(size) => {
-                self.chunks(session, size.max(session.smallest_chunk).max(1)).await?;
+                let size = size.max(session.smallest_chunk).max(1);
+                self.patches(session, size, true, retries).await?;
                 self.commit(session, Payload::Nothing).await
             }
         }
@@ -169,66 +174,76 @@ impl Upload<'_> {
         Payload::Source { source: self.blob.source, offset, length, progress: self.blob.progress.as_ref() }
     }
 
-    /// One PATCH with everything; after a break, another with the rest, if the registry proves what it has.
-    async fn stream(&self, session: &mut Session, retries: &mut Retries<'_>) -> Result<(), RegistryError> {
+    /// PATCHes of at most `largest` bytes each. After a failure they go on with what the registry does not have yet, if it proves
+    /// what it has. `ranged` says whether the first one says where it belongs, too.
+    async fn patches(
+        &self,
+        session: &mut Session,
+        largest: u64,
+        ranged: bool,
+        retries: &mut Retries<'_>,
+    ) -> Result<(), RegistryError> {
         let mut offset = 0;
-        loop {
-            let error = match self.patch(session, offset, self.blob.size - offset, offset > 0).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
+        while offset < self.blob.size {
+            let length = largest.min(self.blob.size - offset);
+            offset = match self.patch(session, offset, length, ranged || offset > 0).await {
+                Ok(()) => offset + length,
+                Err(error) => self.resume(session, error, retries).await?,
             };
-            let broke = matches!(
-                error.reason(),
-                Some(Reason::Broken | Reason::Timeout | Reason::Connect | Reason::Server)
-            );
-            if !broke || !Quirks::of(&self.endpoint.registry).tells_offset {
+            retries.reached(offset);
+        }
+        Ok(())
+    }
+
+    /// Where a session goes on in which a PATCH has failed with `error`. Waits before.
+    ///
+    /// # Errors
+    /// That of the PATCH, if there is no further try or the session is not what it speaks of; another, if a new session has to
+    /// be tried.
+    async fn resume(
+        &self,
+        session: &mut Session,
+        error: RegistryError,
+        retries: &mut Retries<'_>,
+    ) -> Result<u64, RegistryError> {
+        let mut error = error;
+        for _ in 0..MOST_QUESTIONS {
+            if error.reason().is_none() || !Quirks::of(&self.endpoint.registry).tells_offset {
                 return Err(error);
             }
             // Waits, and gives the error back where there is no further try.
             retries.after(error).await?;
-            let Some((location, proven)) = self.proven(session).await else {
-                retries.excuse();
-                return Err(RegistryError::new(ErrorKind::Network, self.operation)
-                    .asked(&Method::PATCH, &session.location)
-                    .saying("the connection broke, and the registry does not say how much of the blob it has")
-                    .again(Reason::Broken));
+            error = match self.proven(session).await {
+                Ok(Some((location, proven))) => {
+                    tracing::debug!(offset = proven, "the upload goes on");
+                    session.location = location;
+                    return Ok(proven);
+                }
+                // It is still as unwell as it was at the PATCH.
+                Err(unwell) if unwell.reason().is_some() => unwell,
+                Ok(None) | Err(_) => {
+                    retries.excuse();
+                    return Err(RegistryError::new(ErrorKind::Network, self.operation)
+                        .asked(&Method::PATCH, &session.location)
+                        .saying(
+                            "the upload broke off, and the registry does not say how much of the blob it has",
+                        )
+                        .again(Reason::Broken));
+                }
             };
-            if proven > offset {
-                retries.progressed();
-            }
-            tracing::debug!(offset = proven, "the upload goes on");
-            (session.location, offset) = (location, proven);
-            if offset == self.blob.size {
-                return Ok(());
-            }
         }
+        Err(error)
     }
 
     /// How much of the blob a session has, if the registry says so in so many words, and where it goes on.
-    async fn proven(&self, session: &Session) -> Option<(Url, u64)> {
+    async fn proven(&self, session: &Session) -> Result<Option<(Url, u64)>, RegistryError> {
         let call = self.call(Method::GET, &session.location);
-        let answer = self.client.exchange(&call).await.ok()?;
-        if !matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::OK | StatusCode::ACCEPTED) {
-            answer.response.finish().await;
-            return None;
-        }
+        let answer =
+            self.client.once(&call, &[StatusCode::NO_CONTENT, StatusCode::OK, StatusCode::ACCEPTED]).await?;
         let proven = answer.response.header(RANGE).and_then(received);
         let location = answer.location(self.client, &call).ok();
         answer.response.finish().await;
-        proven
-            .filter(|proven| *proven <= self.blob.size)
-            .zip(location)
-            .map(|(proven, location)| (location, proven))
-    }
-
-    async fn chunks(&self, session: &mut Session, size: u64) -> Result<(), RegistryError> {
-        let mut offset = 0;
-        while offset < self.blob.size {
-            let length = size.min(self.blob.size - offset);
-            self.patch(session, offset, length, true).await?;
-            offset += length;
-        }
-        Ok(())
+        Ok(location.zip(proven.filter(|proven| *proven <= self.blob.size)))
     }
 
     async fn patch(
@@ -340,6 +355,7 @@ fn received(range: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::diagnostic;
     use rstest::rstest;
 
     #[rstest]
@@ -364,6 +380,19 @@ mod tests {
     fn the_registrys_query_is_kept(#[case] location: Url, #[case] commit: &str) {
         let digest = Digest::of(b"");
         assert_eq!(with_digest(&location, digest).as_str(), format!("{commit}{digest}"));
+    }
+
+    /// A registry that has restarted knows none of its sessions: that one is gone says nothing of the way of sending.
+    #[rstest]
+    #[case(UploadStyle::Streamed)]
+    #[case(UploadStyle::Monolithic)]
+    #[case(UploadStyle::Chunked(900_000))]
+    fn a_lost_session_speaks_against_no_style(#[case] style: UploadStyle) {
+        let (url, body) =
+            (Url::parse("https://r/").unwrap(), br#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}"#);
+        let diagnostics = diagnostic::decode(body);
+        let error = RegistryError::answered("push", &Method::PATCH, &url, StatusCode::NOT_FOUND, diagnostics);
+        assert_eq!(other_style(style, &error, 0, 1 << 30), None);
     }
 
     fn refusal(status: u16) -> RegistryError {

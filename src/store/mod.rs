@@ -132,6 +132,37 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens the store in `directory` to read from it: a volume that is mounted read-only, or one of somebody else. Nothing is
+    /// made or mended in it, and what would write to it fails. Waits while a prune is running.
+    ///
+    /// # Errors
+    /// [`StoreError::NotALayout`] if it is no store, [`StoreError::Version`] if it is a layout or store of another format; if
+    /// the file system fails.
+    pub fn open_read_only(directory: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let root: PathBuf = directory.into();
+        let layout_path = root.join("oci-layout");
+        if !layout_path.try_exists().at("inspect", &layout_path)? {
+            return Err(StoreError::NotALayout(root));
+        }
+        let lock_path = root.join("cofferdam/in-use");
+        let in_use = match File::open(&lock_path) {
+            // A layout of another tool, which nobody prunes.
+            Err(error) if error.kind() == ErrorKind::NotFound => File::open(&layout_path),
+            opened => opened,
+        };
+        let in_use = in_use.at("open", &lock_path)?;
+        temp::shared(&in_use, &lock_path)?;
+        let store = Self { inner: Arc::new(Inner { root, in_use, downloads: Mutex::new(HashMap::new()) }) };
+        let version_path = store.ours("version");
+        match std::fs::read_to_string(&version_path) {
+            Ok(version) => store.check_version(&version)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).at("read", &version_path),
+        }
+        store.check_layout()?;
+        Ok(store)
+    }
+
     /// The directory of the store.
     pub fn directory(&self) -> &Path {
         &self.inner.root
@@ -181,18 +212,29 @@ impl Store {
         let version_path = self.ours("version");
         write_missing(version_path.clone(), VERSION)?;
         let version = std::fs::read_to_string(&version_path).at("read", &version_path)?;
-        // A marker that was torn by a loss of power says nothing; there was one version only so far.
         if version.is_empty() {
             temp::replace(&version_path, &self.temporary(), VERSION.as_bytes(), Durable::Process)?;
-        } else if version.trim() != VERSION {
-            return Err(self.version_error(version.trim(), VERSION));
         }
-        write_missing(self.inner.root.join("oci-layout"), LAYOUT)?;
+        self.check_version(&version)?;
+        let layout_path = self.inner.root.join("oci-layout");
+        write_missing(layout_path.clone(), LAYOUT)?;
         write_missing(self.index_path(), EMPTY_INDEX)?;
-        self.check_layout()
+        if !self.check_layout()? {
+            temp::replace(&layout_path, &self.temporary(), LAYOUT.as_bytes(), Durable::Process)?;
+        }
+        Ok(())
     }
 
-    fn check_layout(&self) -> Result<(), StoreError> {
+    /// A marker that was torn by a loss of power says nothing; there was one version only so far.
+    fn check_version(&self, version: &str) -> Result<(), StoreError> {
+        match version.trim() {
+            "" | VERSION => Ok(()),
+            other => Err(self.version_error(other, VERSION)),
+        }
+    }
+
+    /// Says whether `oci-layout` has anything in it, which a loss of power may have taken.
+    fn check_layout(&self) -> Result<bool, StoreError> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Layout {
@@ -201,14 +243,14 @@ impl Store {
         let path = self.inner.root.join("oci-layout");
         let bytes = std::fs::read(&path).at("read", &path)?;
         if bytes.is_empty() {
-            return temp::replace(&path, &self.temporary(), LAYOUT.as_bytes(), Durable::Process);
+            return Ok(false);
         }
         let layout: Layout =
             serde_json::from_slice(&bytes).map_err(|source| StoreError::Json { path, source })?;
         if layout.image_layout_version != LAYOUT_VERSION {
             return Err(self.version_error(&layout.image_layout_version, LAYOUT_VERSION));
         }
-        Ok(())
+        Ok(true)
     }
 
     fn version_error(&self, found: &str, known: &'static str) -> StoreError {
@@ -308,6 +350,58 @@ mod tests {
         std::fs::write(directory.path().join("oci-layout"), "").unwrap();
         drop(Store::open(directory.path()).unwrap());
         assert_eq!(std::fs::read_to_string(directory.path().join("oci-layout")).unwrap(), LAYOUT);
+    }
+
+    /// Everything below a directory, with modes and times of change.
+    fn listing(directory: &Path) -> Vec<(PathBuf, u32, i64, i64)> {
+        use std::os::unix::fs::MetadataExt;
+        let mut open = vec![directory.to_owned()];
+        let mut found = Vec::new();
+        while let Some(path) = open.pop() {
+            let metadata = path.symlink_metadata().unwrap();
+            if metadata.is_dir() {
+                open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+            found.push((path, metadata.mode(), metadata.ctime(), metadata.ctime_nsec()));
+        }
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn reading_a_store_makes_nothing_in_it() {
+        let (directory, store) = store();
+        let blob = store.put(b"layer").unwrap();
+        store.put_record("layers", "a", &1).unwrap();
+        drop(store);
+        // What a loss of power has emptied is for whoever may write to mend.
+        std::fs::write(directory.path().join("oci-layout"), "").unwrap();
+        let before = listing(directory.path());
+        let read = Store::open_read_only(directory.path()).unwrap();
+        assert_eq!(read.read(&blob.digest, 10).unwrap(), b"layer");
+        assert_eq!(read.record::<u32>("layers", "a").unwrap(), Some(1));
+        assert_eq!(listing(directory.path()), before);
+        let mut writing = Store::open(directory.path()).unwrap();
+        let everything = PrunePolicy { all: true, ..PrunePolicy::default() };
+        let prune = |store: &mut Store| store.prune(&everything, |_| Vec::new());
+        assert!(matches!(prune(&mut writing), Err(StoreError::InUse(_))), "it is in use while it is read");
+        drop(read);
+        assert_eq!(prune(&mut writing).unwrap().blobs, 1);
+    }
+
+    #[test]
+    fn what_is_no_store_or_of_another_format_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Store::open_read_only(directory.path());
+        assert!(matches!(open(), Err(StoreError::NotALayout(_))));
+        std::fs::write(directory.path().join("oci-layout"), LAYOUT).unwrap();
+        drop(open().unwrap());
+        drop(Store::open(directory.path()).unwrap());
+        std::fs::write(directory.path().join("cofferdam/version"), "7").unwrap();
+        assert!(matches!(open(), Err(StoreError::Version { .. })));
+        std::fs::write(directory.path().join("cofferdam/version"), VERSION).unwrap();
+        std::fs::write(directory.path().join("oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
+        assert!(matches!(open(), Err(StoreError::Version { .. })));
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub enum NamedImages {
 /// What a prune removes besides leftovers.
 ///
 /// With neither limit, loose blobs go, and records and cache mounts only if `all` is set. With a limit, records, cache
-/// mounts and loose blobs alike go, least recently used first, as far as the limits demand.
+/// mounts and loose blobs alike go, least recently used first, as far as the limits demand; an image that only a record refers
+/// to goes blob by blob then, for the layers of a base that is asked for daily may not have been needed for months.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PrunePolicy {
     /// What becomes of images with a name.
@@ -133,7 +134,7 @@ struct Item {
 
 impl Store {
     /// Removes what `policy` says, and leftovers. `references` is given each record and
-    /// says which digests it needs: of blobs (what manifests refer to follows by itself) and of side files.
+    /// says which digests it needs: of blobs (what manifests refer to follows by itself, if there is no limit) and of side files.
     ///
     /// # Errors
     /// [`StoreError::InUse`] if builds use the store, or this process has other handles to it, for longer
@@ -181,7 +182,7 @@ impl Store {
     ) -> Result<Pruned, StoreError> {
         let mut items = self.items()?;
         let (mut kept, images) = self.images(policy, &items)?;
-        let units = self.units(&items, &kept, images, references)?;
+        let units = self.units(policy, &items, &kept, images, references)?;
         let all_mounts: u64 = units.iter().map(Unit::own_bytes).sum();
         let mut pruned = Pruned { left: all_mounts, ..Pruned::default() };
         let going = retain(units, policy, &items, &mut kept);
@@ -298,6 +299,7 @@ impl Store {
     /// To `images` that may go the records, the cache mounts, and the digests that neither a name nor a record refers to.
     fn units(
         &self,
+        policy: &PrunePolicy,
         items: &HashMap<Digest, Item>,
         named: &HashSet<Digest>,
         images: Vec<Unit>,
@@ -311,7 +313,11 @@ impl Store {
             let mut holds = HashSet::new();
             let view = RecordView { namespace: &record.namespace, key: &record.key, content: &content };
             for digest in references(view) {
-                self.reach(digest, &mut holds)?;
+                if policy.is_limited() {
+                    holds.insert(digest);
+                } else {
+                    self.reach(digest, &mut holds)?;
+                }
             }
             referred.extend(&holds);
             units.push(Unit { used: record.used, holds, what: What::Record(record) });

@@ -1,5 +1,6 @@
 //! Caches beside the store: what one machine has made another finds, and takes no more of it than it needs.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::json;
@@ -187,6 +188,49 @@ fn a_directory_and_an_image_are_caches_too() {
     assert!(!requests.iter().any(|request| request.method == "PUT"), "{requests:#?}");
 }
 
+/// A volume that is mounted read-only or that another user has filled is a cache like any other; one that cannot even be read
+/// is told of, and the build goes on.
+#[test]
+fn a_directory_that_cannot_be_written_does_not_fail_the_build() {
+    let registry = Registry::start();
+    let tree = context(APPLICATION, &FILES);
+    let user = Cofferdam::as_uid(4711);
+    let path = user.user().unwrap().directory("volume").join("cache");
+    let to = format!("--cache-to=type=local,dest={}", path.display());
+    let from = format!("--cache-from=type=local,src={}", path.display());
+    let first = fresh(&registry, tree.path(), &to, &[]).0.succeeded();
+
+    // Root's, and readable by all.
+    modes(&path, 0o755, 0o644);
+    let second = build(&user, &registry, tree.path(), &[&from]).succeeded();
+    assert_eq!((cached(&second), second.digest()), ((5, 5), first.digest()), "{}", second.stderr);
+    // Layers are taken from it, where a step needs what is in them.
+    std::fs::write(tree.path().join("conf"), "x=2").unwrap();
+    let third = build(&user, &registry, tree.path(), &[&from]).succeeded();
+    assert_eq!(cached(&third), (3, 5), "{}", third.stderr);
+
+    // And for root alone.
+    modes(&path, 0o700, 0o600);
+    let other = Cofferdam::as_uid(4711);
+    let fourth = build(&other, &registry, tree.path(), &[&from]).succeeded();
+    assert_eq!(cached(&fourth).0, 0, "{}", fourth.stderr);
+    let warning = format!("the cache in `{}` cannot be used: ", path.display());
+    assert_eq!(fourth.stderr.matches(&warning).count(), 1, "{}", fourth.stderr);
+    assert!(fourth.stderr.contains("Permission denied"), "{}", fourth.stderr);
+}
+
+/// Gives every directory from `path` on one mode, and every file another.
+fn modes(path: &Path, of_directories: u32, of_files: u32) {
+    let is_directory = path.is_dir();
+    if is_directory {
+        for entry in std::fs::read_dir(path).unwrap() {
+            modes(&entry.unwrap().path(), of_directories, of_files);
+        }
+    }
+    let mode = if is_directory { of_directories } else { of_files };
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
 #[test]
 fn a_cache_in_the_context_is_not_of_it() {
     let registry = Registry::start();
@@ -334,6 +378,59 @@ fn a_state_directory_stays_within_its_limit() {
     let large = build(&kept, &registry, tree.path(), &["--tag=large", "--state-limit=1kB"]).succeeded();
     assert!(large.stderr.contains("more than its limit"), "{}", large.stderr);
     assert!(images().contains("large"));
+}
+
+/// `docker build` asks for a base that it has with `--pull` alone; here every build asks, and the flag is none that is not known.
+#[test]
+fn a_tag_that_has_moved_is_found_with_pull_and_without() {
+    let registry = Registry::start();
+    let base = registry.reference("group/base:1");
+    let (kept, tag) = (Cofferdam::new(), format!("--tag={base}"));
+    let tree = context(&format!("FROM {base}\nRUN cat /base > /all\n"), &[]);
+    let built = |number: usize, flags: &[&str]| {
+        let moved = context(&format!("FROM busybox:1\nRUN echo {number} > /base\n"), &[]);
+        build(&Cofferdam::new(), &registry, moved.path(), &[&tag, "--push"]).succeeded();
+        build(&kept, &registry, tree.path(), flags).succeeded()
+    };
+    let all = [(1, &[][..]), (2, &[]), (3, &["--pull"])].map(|(number, flags)| built(number, flags));
+    for (ran, next) in all.iter().zip(&all[1..]) {
+        assert_ne!(ran.digest(), next.digest(), "{}", next.stderr);
+        assert_eq!(cached(next), (0, 1), "{}", next.stderr);
+    }
+    let same = build(&kept, &registry, tree.path(), &["--pull"]).succeeded();
+    assert_eq!(
+        (cached(&same), same.digest()),
+        ((1, 1), all[2].digest()),
+        "it says nothing against results of steps"
+    );
+}
+
+/// Lists of files and base images went with the first prune: misses could not name what had changed, and bases were fetched
+/// again.
+#[test]
+fn a_plain_prune_takes_nothing_that_the_next_build_needs() {
+    let registry = Registry::start();
+    let tree = context("FROM busybox:1\nCOPY main conf /srv/\nRUN cat /srv/conf > /all\n", &FILES);
+    let kept = Cofferdam::new();
+    let state = kept.home().join("state");
+    let state_dir = format!("--state-dir={}", state.display());
+    // The image is pushed, and has no name here.
+    let tag = format!("--tag={}", registry.reference("group/app:1"));
+    let args = [state_dir.as_str(), &tag, "--push"];
+    build(&kept, &registry, tree.path(), &args).succeeded();
+    let stray = state.join("blobs/sha256").join(sha256(b"stray").trim_start_matches("sha256:"));
+    std::fs::write(&stray, "stray").unwrap();
+    // What the build has left is cleared away behind it.
+    run(kept.command().args(["prune", "--wait=1m", &state_dir])).succeeded();
+    assert!(!stray.exists());
+
+    std::fs::write(tree.path().join("conf"), "x=2").unwrap();
+    let before = registry.requests().len();
+    let again = build(&kept, &registry, tree.path(), &[&args[..], &["--explain"]].concat()).succeeded();
+    assert!(again.stderr.contains("file conf has changed"), "{}", again.stderr);
+    let fetched = |request: &&Request| request.method == "GET" && !request.path.contains("/uploads/");
+    let requests = registry.requests().split_off(before);
+    assert_eq!(requests.iter().filter(fetched).count(), 0, "{requests:#?}");
 }
 
 #[test]

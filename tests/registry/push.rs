@@ -141,6 +141,37 @@ async fn a_mount_that_is_refused_becomes_an_upload(#[case] status: u16) {
     assert!(registry.blob("app", Digest::of(b"layer")).is_some());
 }
 
+/// A registry that is unwell at the mount has not said no to it: the layer may not even be here to be sent. One that is always
+/// unwell at mounts, and takes uploads, is sent the bytes all the same.
+#[rstest]
+#[case::unavailable(503, 1, true)]
+#[case::too_many_requests(429, 1, true)]
+#[case::too_many_requests_for_long(429, 4, true)]
+#[case::broken(0, 1, true)]
+#[case::always_unwell(500, 99, false)]
+#[tokio::test]
+async fn a_mount_is_not_used_up_by_a_failure_that_passes(
+    #[case] status: u16,
+    #[case] times: usize,
+    #[case] mounted: bool,
+) {
+    let registry = FakeRegistry::open();
+    let digest = registry.put_blob("base", b"layer");
+    registry.fault("POST", "mount=", times, move |_, _| match status {
+        0 => Reply::HangUp,
+        status => Answer::error(status, "UNKNOWN", "not now").into(),
+    });
+    let (client, clock) = anonymous();
+    let host = registry.host();
+    let from = [repository(&host, "base")];
+    let outcome = upload_from(&client, &repository(&host, "app"), b"layer", &from).await.unwrap();
+    let expected = if mounted { BlobOutcome::Mounted(from[0].clone()) } else { BlobOutcome::Uploaded };
+    assert_eq!(outcome, expected, "{:?}", registry.lines());
+    assert_eq!(registry.blob("app", digest).unwrap(), b"layer");
+    assert_eq!(clock.pauses().len(), if mounted { times } else { 3 });
+    assert_eq!(registry.count("PATCH", "/") + registry.count("PUT", "/uploads/"), usize::from(!mounted));
+}
+
 /// The same where tokens are used: the 401 says nothing of what is wanted, and is no reason to show the password.
 #[tokio::test]
 async fn a_mount_that_is_refused_in_spite_of_its_token_becomes_an_upload() {

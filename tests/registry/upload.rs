@@ -14,7 +14,7 @@ use rstest::rstest;
 
 use super::push::upload;
 use crate::client::{anonymous, bytes, client_with, options, repository, short_timeouts};
-use crate::faulty::http::{Answer, Reply};
+use crate::faulty::http::{Answer, Exchange, Reply};
 use crate::faulty::registry::FakeRegistry;
 
 fn styled(host: &str, style: UploadStyle) -> Client {
@@ -260,6 +260,61 @@ async fn a_broken_upload_begins_anew_where_nothing_is_proven(#[case] range: Opti
     assert_eq!(registry.count("POST", "/uploads/"), 2);
 }
 
+/// Each chunk but the first fails once in each way that there is: nothing of it is kept, a part of it is, or all of it and only
+/// the answer is lost. A registry that restarts does not say at once how much it has either.
+#[rstest]
+#[case::refused(|_: &mut Exchange<'_>, _: &FakeRegistry| Answer::new(502).into())]
+#[case::too_many_requests(|_: &mut Exchange<'_>, _: &FakeRegistry| Answer::new(429).into())]
+#[case::cut(|exchange: &mut Exchange<'_>, registry: &FakeRegistry| {
+    let body = exchange.body(30_000).unwrap();
+    registry.keep_of_upload(exchange.head.path().rsplit('/').next().unwrap(), &body);
+    Reply::HangUp
+})]
+#[case::answer_lost(|exchange: &mut Exchange<'_>, registry: &FakeRegistry| {
+    registry.normal(exchange);
+    Reply::HangUp
+})]
+#[tokio::test]
+async fn a_chunk_that_fails_does_not_send_those_before_it_again(
+    #[case] failure: fn(&mut Exchange<'_>, &FakeRegistry) -> Reply,
+) {
+    let registry = FakeRegistry::open();
+    let patches = AtomicUsize::new(0);
+    registry.fault("PATCH", "/uploads/", usize::MAX, move |exchange, registry| {
+        // Far more failures than there are tries, and never two in a row.
+        match patches.fetch_add(1, Ordering::SeqCst) % 2 {
+            0 => registry.normal(exchange),
+            _ => failure(exchange, registry),
+        }
+    });
+    registry.fail("GET", "/uploads/", 1, Answer::new(503));
+    let client = styled(&registry.host(), UploadStyle::Chunked(100_000));
+    let blob = bytes(1_950_000);
+    upload(&client, &registry.host(), "a", &blob).await.unwrap();
+    assert_eq!(registry.blob("a", Digest::of(&blob)).unwrap(), blob);
+    assert_eq!(registry.count("POST", "/uploads/"), 1, "in the same session: {:?}", registry.lines());
+    assert!(registry.log().iter().filter(|logged| matches!(logged.status, 0 | 429 | 502)).count() > 6);
+}
+
+/// Two replicas that do not share sessions: each new session gets as far as the one before and no further.
+#[tokio::test]
+async fn chunks_that_get_no_further_in_any_session_are_given_up() {
+    let registry = FakeRegistry::open();
+    registry.fault("PATCH", "/uploads/", usize::MAX, |exchange, registry| {
+        match exchange.head.header("content-range").is_some_and(|range| range.starts_with("0-")) {
+            true => registry.normal(exchange),
+            false => {
+                drop(exchange.body(usize::MAX));
+                Answer::error(404, "BLOB_UPLOAD_UNKNOWN", "no such upload").into()
+            }
+        }
+    });
+    let client = styled(&registry.host(), UploadStyle::Chunked(100_000));
+    let error = upload(&client, &registry.host(), "a", &bytes(1_000_000)).await.unwrap_err();
+    assert_eq!((error.status(), error.retries()), (Some(404), 5), "{error}");
+    assert_eq!(registry.count("POST", "/uploads/"), 6);
+}
+
 #[tokio::test]
 async fn an_upload_that_breaks_again_and_again_is_given_up() {
     let registry = FakeRegistry::open();
@@ -280,6 +335,22 @@ async fn a_session_that_is_lost_is_opened_again() {
     let (client, _) = anonymous();
     upload(&client, &registry.host(), "a", b"blob").await.unwrap();
     assert_eq!(registry.count("POST", "/uploads/"), 2);
+}
+
+/// The same at the bytes: what the registry says of one session speaks against no way of sending, and the next blob is sent as
+/// this one, so that it can go on after a break.
+/// Source: OCI distribution specification 1.1, "Error codes".
+#[tokio::test]
+async fn a_session_that_is_lost_changes_nothing_in_how_bytes_are_sent() {
+    let registry = FakeRegistry::open();
+    registry.fail("PATCH", "/uploads/", 1, Answer::error(404, "BLOB_UPLOAD_UNKNOWN", "no such upload"));
+    let (client, _) = anonymous();
+    for blob in [bytes(1_000_000), bytes(1_000_001)] {
+        upload(&client, &registry.host(), "a", &blob).await.unwrap();
+    }
+    assert_eq!(registry.count("PATCH", "/uploads/"), 3, "{:?}", registry.lines());
+    let puts = registry.log().into_iter().filter(|logged| logged.head.method == "PUT");
+    assert!(puts.into_iter().all(|put| put.head.header("content-length") == Some("0")));
 }
 
 /// The commit worked and the answer was lost: the blob is there, and is not sent again.

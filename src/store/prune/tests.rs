@@ -197,6 +197,20 @@ fn a_record_keeps_what_its_manifest_refers_to() {
     assert!(store.has(&digest).unwrap() && store.has(&Digest::of(b"base layer")).unwrap());
 }
 
+/// The record of a tag is used by each build. With a limit it must not hold the layers of a base that no build needs.
+#[test]
+fn with_a_limit_a_base_goes_blob_by_blob() {
+    let (_directory, mut store) = furnished();
+    let base = image(&store, b"base layer");
+    let digest = Digest::try_from(base.digest()).unwrap();
+    store.put_record("steps", "base", &[digest]).unwrap();
+    let layer = File::options().write(true).open(store.path(&Digest::of(b"base layer"))).unwrap();
+    layer.set_modified(SystemTime::now() - Duration::from_secs(9 * 86_400)).unwrap();
+    let week = PrunePolicy { older_than: Some(Duration::from_secs(7 * 86_400)), ..PrunePolicy::default() };
+    store.prune(&week, references).unwrap();
+    assert!(store.has(&digest).unwrap() && !store.has(&Digest::of(b"base layer")).unwrap());
+}
+
 #[test]
 fn nothing_is_removed_while_the_store_is_used() {
     let (directory, mut store) = furnished();
