@@ -11,6 +11,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::afresh;
 use super::assemble::{self, Image};
+use super::chosen::Results;
 use super::contexts::Contexts;
 use super::error::BuildError;
 use super::fetch::{Fetcher, blocking};
@@ -29,7 +30,7 @@ use super::transfer;
 use crate::cache::{Explanation, LayerRecord};
 use crate::image::Platform;
 use crate::layer::{LayerOptions, LayerWriter, Pool};
-use crate::plan::{Base, Key, Operation, Plan, Remote, Source, Stage, StageIndex, Step};
+use crate::plan::{Base, Key, Operation, Plan, Remote, Source, Stage, StageIndex, Step, layers_key};
 use crate::report::{Event, Started};
 use crate::sandbox::{Emulators, Protection, Sandbox, SandboxError};
 use crate::store::Workspace;
@@ -93,7 +94,8 @@ pub(super) struct Executor {
     pub(super) contexts: Arc<Contexts>,
     pub(super) keys: Keys,
     pub(super) caches: Caches,
-    /// What was found in the caches.
+    /// What was found in the caches, and what of it is used.
+    pub(super) results: Results,
     pub(super) known: BTreeMap<(StageIndex, usize), Known>,
     pub(super) made: BTreeMap<(StageIndex, usize), OnceCell<Made>>,
     /// What was not looked up in them.
@@ -141,8 +143,8 @@ impl Executor {
             .await?
         };
         let afresh = afresh::steps(&plan, &request.no_cache_stages);
-        let known = match request.no_cache {
-            true => BTreeMap::new(),
+        let (results, known) = match request.no_cache {
+            true => Default::default(),
             false => caches.look_up(&plan, &keys, &afresh, &fetcher).await?,
         };
         let made = keys.iter().map(|(step, _)| (*step, OnceCell::new())).collect();
@@ -154,6 +156,7 @@ impl Executor {
             contexts,
             keys,
             caches,
+            results,
             known,
             afresh,
             made,
@@ -320,8 +323,9 @@ impl Executor {
         let (Some(step), Some(key)) = (stage.steps.get(number), self.keys.get(stage.index, number)) else {
             return Err(BuildError::refused("the plan has no such step"));
         };
-        if let Some(known) = self.known.get(&(stage.index, number)) {
-            return self.found(stage, number, known, None);
+        let above = self.above(stage, below);
+        if let Some(known) = self.known_above((stage.index, number), step, &above) {
+            return self.found(stage, number, known, None, above);
         }
         for source in sources(step) {
             if let Source::Stage(index) = source {
@@ -338,7 +342,7 @@ impl Executor {
             && let Some(known) =
                 self.caches.result(content, self.may_be_elsewhere(stage, number), &self.fetcher).await?
         {
-            return self.found(stage, number, &known, Some(*content));
+            return self.found(stage, number, &known, Some(*content), above);
         }
         let live = Arc::new(self.services.report.step(self.shown(stage, number, step)));
         let place = self.place(stage, number);
@@ -358,7 +362,10 @@ impl Executor {
                 return Err(self.located(step, error));
             }
         };
-        let record = LayerRecord::of(&blob, &self.now(), unix_now(), &step.title);
+        let record = LayerRecord {
+            above: Some(above),
+            ..LayerRecord::of(&blob, &self.now(), unix_now(), &step.title)
+        };
         let cache = self.caches.store();
         for key in [Some(key.key), content].into_iter().flatten() {
             cache.put(&key, &record)?;
@@ -371,7 +378,38 @@ impl Executor {
         let layer = Layer::of_record(&record);
         self.pusher.note_new(layer.digest);
         self.leaves(stage, &layer);
-        Ok(Made { layer, record, content, executed: true })
+        let made = Made { layer, record, content, executed: true };
+        self.keep_below(stage, number, &made)?;
+        Ok(made)
+    }
+
+    /// The layers that steps have made below a step, given all that are below it: where what a step made counts.
+    fn above(&self, stage: &Stage, below: &[Layer]) -> Key {
+        let of_steps = below.iter().skip(self.base_layers_of(stage.index).len());
+        layers_key(&of_steps.map(|layer| layer.diff_id).collect::<Vec<_>>())
+    }
+
+    /// The result of a step that was found when keys were looked up, or that turns out to be one now that what is below has been
+    /// carried out. What takes files from a stage is then found by these files alone, for that stage may be another as well.
+    fn known_above(&self, at: (StageIndex, usize), step: &Step, above: &Key) -> Option<&Known> {
+        let takes_files = || sources(step).into_iter().any(|source| matches!(source, Source::Stage(_)));
+        let known = self.known.get(&at);
+        known.or_else(|| if takes_files() { None } else { self.results.above(at, above) })
+    }
+
+    /// Layers below a step that was carried out may have come for it from other caches. From now on they count as results that are
+    /// here, and so does what was made above them.
+    fn keep_below(&self, stage: &Stage, number: usize, made: &Made) -> Result<(), BuildError> {
+        let cache = self.caches.store();
+        for (step, layer) in self.chain(stage, number, made).unwrap_or_default() {
+            if layer.origin != Origin::Store
+                && self.services.store.holds(&layer.digest, layer.size)?
+                && cache.layer(&step.key)?.as_ref() != Some(&step.record)
+            {
+                cache.put(&step.key, &step.record)?;
+            }
+        }
+        Ok(())
     }
 
     /// The layer of a step whose result was found.
@@ -381,6 +419,7 @@ impl Executor {
         number: usize,
         known: &Known,
         content: Option<Key>,
+        above: Key,
     ) -> Result<Made, BuildError> {
         let (Some(step), Some(key)) = (stage.steps.get(number), self.keys.get(stage.index, number)) else {
             return Err(BuildError::refused("the plan has no such step"));
@@ -394,13 +433,19 @@ impl Executor {
         let cache = self.caches.store();
         cache.remember(&self.place(stage, number), &key.parts)?;
         // What is in the store by this very key has its record there, and its list of files.
-        if layer.origin != Origin::Store || content.is_some() {
+        let is_of_key = layer.origin == Origin::Store && content.is_none();
+        if !is_of_key {
             self.keep_files(key)?;
-            // It counts from the moment on that the blob is here.
-            cache.put(&key.key, record)?;
+        }
+        let is_noted = is_of_key && record.above == Some(above);
+        let record = LayerRecord { above: Some(above), ..record.clone() };
+        // It counts from the moment on that the blob is here. Until then another result, which is, is worth more.
+        let is_here = || self.services.store.holds(&record.digest, record.size);
+        if !is_noted && (is_here()? || cache.layer(&key.key)?.is_none()) {
+            cache.put(&key.key, &record)?;
         }
         self.leaves(stage, layer);
-        Ok(Made { layer: layer.clone(), record: record.clone(), content, executed: false })
+        Ok(Made { layer: layer.clone(), record, content, executed: false })
     }
 
     /// A layer is there: if it is one of the target's, it leaves for the registry. Where nothing is executed there is no

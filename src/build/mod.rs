@@ -13,6 +13,7 @@ mod afresh;
 mod agent;
 mod assemble;
 mod bring;
+mod chosen;
 mod contents;
 mod contexts;
 mod course;
