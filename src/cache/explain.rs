@@ -6,7 +6,7 @@ use std::io::Read;
 use serde::{Deserialize, Serialize};
 
 use crate::image::Digest;
-use crate::plan::KeyPart;
+use crate::plan::{KeyPart, sounds_secret};
 use crate::store::{Store, StoreError};
 
 /// The kind of side file that lists the files of a selection, under the digest of the list.
@@ -88,6 +88,11 @@ fn verb(change: &Change) -> &'static str {
 
 /// Fields that say where a step stands, not what it does.
 const PREVIOUS: &str = "previous step";
+/// How fields of the environment begin.
+pub(super) const ENVIRONMENT: &str = "environment ";
+/// What is told of a value that was, and of one that is, if neither is to be told.
+const ANOTHER: &str = "another value";
+const HIDDEN: &str = "a value that is not shown";
 /// The field of a selection of files, whose value is the digest of their list.
 const FILES: &str = "files";
 
@@ -146,17 +151,17 @@ fn compare(
         match after.get(name) {
             Some(now) if is_same(value, now) => {}
             Some(now) if name.0 == FILES => changes.extend(changed_files(value, now, files)?),
-            Some(now) => changes.push(change(name, Some(value), Some(now))),
-            None => changes.push(change(name, Some(value), None)),
+            Some(now) => changes.extend(change(name, Some(value), Some(now))),
+            None => changes.extend(change(name, Some(value), None)),
         }
     }
     for (name, value) in &after {
         if !before.contains_key(name) {
-            changes.push(change(name, None, Some(value)));
+            changes.extend(change(name, None, Some(value)));
         }
     }
     let follows = changes.iter().any(|change| change.what == PREVIOUS);
-    changes.retain(|change| change.what != PREVIOUS && change.before != change.after);
+    changes.retain(|change| change.what != PREVIOUS);
     Ok(match (changes.is_empty(), follows) {
         (false, _) => Explanation::Changed(changes),
         (true, true) => Explanation::Follows,
@@ -212,13 +217,20 @@ fn by_name(parts: &[KeyPart]) -> BTreeMap<(&str, usize), &str> {
 
 /// Whether a field has the value that it had: itself, or its digest.
 fn is_same(before: &str, now: &str) -> bool {
-    before == now || before.parse::<Digest>().is_ok_and(|before| before == Digest::of(now.as_bytes()))
+    let is_digest = |digest: &str, value: &str| {
+        digest.parse::<Digest>().is_ok_and(|digest| digest == Digest::of(value.as_bytes()))
+    };
+    before == now || is_digest(before, now) || is_digest(now, before)
 }
 
-fn change(name: &(&str, usize), before: Option<&str>, after: Option<&str>) -> Change {
-    // Of a value that is not known the digest says nothing to anybody.
-    let shown = |value: &str| match value.parse::<Digest>() {
-        Ok(_) if name.0.starts_with("environment ") => "another value".to_owned(),
+/// What of a field is told, if it has changed. Of a value that sounds like a secret, or is known by its digest alone, it is told
+/// that it is another: logs have more readers than builds, and a digest says nothing to anybody.
+fn change(name: &(&str, usize), before: Option<&str>, after: Option<&str>) -> Option<Change> {
+    let variable = name.0.strip_prefix(ENVIRONMENT);
+    let is_secret = variable.is_some_and(sounds_secret);
+    let shown = |value: &str, hidden: &str| match value.parse::<Digest>() {
+        _ if is_secret => hidden.to_owned(),
+        Ok(_) if variable.is_some() => hidden.to_owned(),
         _ => value.to_owned(),
     };
     let what = match name.0 {
@@ -226,8 +238,14 @@ fn change(name: &(&str, usize), before: Option<&str>, after: Option<&str>) -> Ch
         other => other,
     };
     // What is empty was not said.
-    let (before, after) = (before.filter(|value| !value.is_empty()), after.filter(|value| !value.is_empty()));
-    Change { what: what.to_owned(), before: before.map(shown), after: after.map(str::to_owned) }
+    let said = |value: &&str| !value.is_empty() && *value != Digest::of(b"").to_string();
+    let (before, after) = (before.filter(said), after.filter(said));
+    let told = Change {
+        what: what.to_owned(),
+        before: before.map(|value| shown(value, ANOTHER)),
+        after: after.map(|value| shown(value, HIDDEN)),
+    };
+    (before != after).then_some(told)
 }
 
 /// The digests of the selections of files that fields speak of.
@@ -337,6 +355,29 @@ mod tests {
             &[("command", "x"), ("environment A", "2"), ("environment B", "3"), ("previous step", "x")],
         );
         assert_eq!(two.reason(), "command has changed, and 2 more");
+    }
+
+    #[test]
+    fn values_that_sound_like_secrets_are_not_told() {
+        let hidden = |value: &str| Digest::of(value.as_bytes()).to_string();
+        let (old, new) = (hidden("old-value"), hidden("new-value"));
+        let name = "environment NPM_TOKEN";
+        // Versions before kept the value itself.
+        for before in ["old-value", &old] {
+            let found = explain(&[(name, before)], &[(name, &new)]);
+            assert_eq!(found.reason(), "environment NPM_TOKEN has changed");
+            let [change] = found.changes() else { panic!("{found:?}") };
+            assert_eq!(change.before.as_deref(), Some("another value"));
+            assert_eq!(change.after.as_deref(), Some("a value that is not shown"));
+            assert_eq!(explain(&[(name, before)], &[(name, &old)]), Explanation::Gone);
+        }
+        let found = explain(&[], &[(name, &new)]);
+        assert_eq!(found.reason(), "environment NPM_TOKEN is new");
+        assert_eq!(found.changes()[0].after.as_deref(), Some("a value that is not shown"));
+        let found = explain(&[(name, "old-value")], &[]);
+        assert_eq!(found.changes()[0].before.as_deref(), Some("another value"));
+        // An empty one is none.
+        assert_eq!(explain(&[], &[(name, &hidden(""))]), Explanation::Gone);
     }
 
     #[test]

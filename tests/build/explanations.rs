@@ -160,3 +160,34 @@ fn without_digests(text: &str) -> String {
     });
     masked.collect()
 }
+
+#[test]
+fn values_of_secret_like_variables_are_in_no_log() {
+    let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
+    let tree = context("FROM busybox:1\nARG NPM_TOKEN MODE\nRUN echo 1 > /a\n", &[]);
+    let given = |token: &str, mode: &str| {
+        [format!("--build-arg=NPM_TOKEN={token}"), format!("--build-arg=MODE={mode}")]
+    };
+    let [token, mode] = given("first-value", "fast");
+    build(&cofferdam, &registry, tree.path(), &[&token, &mode]).succeeded();
+    let [token, mode] = given("second-value", "slow");
+    let mirror = format!("--registry-mirror=docker.io=http://{}", registry.address());
+    let why = ["cache", "why", "--format=json", &mirror, &token, &mode];
+    let why = run(cofferdam.command().args(why).arg(tree.path())).succeeded().stdout;
+    let log = build(&cofferdam, &registry, tree.path(), &[&token, &mode]).succeeded().stderr;
+    for said in [&why, &log] {
+        assert!(!said.contains("first-value") && !said.contains("second-value"), "{said}");
+        assert!(said.contains("environment NPM_TOKEN"), "{said}");
+        assert!(said.contains("fast") && said.contains("slow"), "{said}");
+    }
+    // Nor are they where the fields of keys are kept.
+    let records = crate::faults::state_directory(&cofferdam);
+    let found =
+        std::process::Command::new("grep").args(["-rl", "fast\\|slow"]).arg(&records).output().unwrap();
+    let kept = String::from_utf8_lossy(&found.stdout).lines().filter(|path| path.contains("traces")).count();
+    assert!(kept > 0, "no field of a key is in {}", records.display());
+    let found =
+        std::process::Command::new("grep").args(["-rl", "second-value"]).arg(&records).output().unwrap();
+    let leaks = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(!leaks.contains("traces"), "{leaks}");
+}
