@@ -16,7 +16,10 @@ pub(super) type At = (StageIndex, usize);
 
 /// All that was found of steps' results, of each step the nearest first.
 #[derive(Debug, Default)]
-pub(super) struct Results(BTreeMap<At, Vec<Known>>);
+pub(super) struct Results {
+    found: BTreeMap<At, Vec<Known>>,
+    stale: BTreeSet<At>,
+}
 
 /// Results that stand above each other, the lowest first.
 #[derive(Debug, Default, Clone)]
@@ -28,13 +31,28 @@ struct Chain<'a> {
 impl Results {
     /// Adds a result of a step, farther than those that are there.
     pub fn add(&mut self, at: At, known: Known) {
-        self.0.entry(at).or_default().push(known);
+        self.found.entry(at).or_default().push(known);
+    }
+
+    /// Notes that a step has a result which is too old to be used.
+    pub fn add_stale(&mut self, at: At) {
+        self.stale.insert(at);
+    }
+
+    /// Whether a step has a result which is too old to be used.
+    pub fn is_stale(&self, at: At) -> bool {
+        self.stale.contains(&at)
+    }
+
+    /// Whether a step has a result, be it one that does not go together with others.
+    pub fn has(&self, at: At) -> bool {
+        self.found.contains_key(&at)
     }
 
     /// The results of a step that was made above these layers by this very key, though others were below it when keys were looked
     /// up: what is below it was carried out again, and came out the same.
     pub fn above(&self, at: At, layers: &Key) -> Option<&Known> {
-        self.0.get(&at)?.iter().find(|known| known.record.above == Some(*layers))
+        self.found.get(&at)?.iter().find(|known| known.record.above == Some(*layers))
     }
 
     /// Those that go together: first for the target and what it is built upon, then for all other stages.
@@ -53,7 +71,7 @@ impl Results {
             let steps: Vec<At> = steps.collect();
             let of = |at: &At| match settled.contains(&at.0) {
                 true => chosen.get(at).into_iter().collect::<Vec<_>>(),
-                false => self.0.get(at).into_iter().flatten().collect(),
+                false => self.found.get(at).into_iter().flatten().collect(),
             };
             let known: Vec<Known> = longest(steps.iter().map(of)).into_iter().cloned().collect();
             chosen.extend(steps.into_iter().zip(known));

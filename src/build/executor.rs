@@ -99,7 +99,7 @@ pub(super) struct Executor {
     pub(super) known: BTreeMap<(StageIndex, usize), Known>,
     pub(super) made: BTreeMap<(StageIndex, usize), OnceCell<Made>>,
     /// What was not looked up in them.
-    afresh: BTreeSet<(StageIndex, usize)>,
+    pub(super) afresh: BTreeSet<(StageIndex, usize)>,
     pub(super) fetcher: Fetcher,
     pub(super) roots: Roots,
     /// The threads that compress; as many read files.

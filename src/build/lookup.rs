@@ -176,7 +176,7 @@ impl Caches {
         let looked_up = || keys.iter().filter(|(step, _)| !afresh.contains(step));
         for (step, key) in looked_up() {
             if let Some(found) = self.in_store(&key.key)? {
-                results.add(*step, found);
+                self.sort(*step, found, &mut results);
             }
         }
         let mut known = results.choose(plan);
@@ -224,8 +224,8 @@ impl Caches {
         for (step, key) in wanted {
             let answers = self.sources.iter().filter_map(|source| in_directory(source, key.key));
             for answer in answers {
-                let fresh = answer.steps.iter().filter(|found| self.is_fresh(&found.record));
-                fresh.for_each(|found| results.add(*step, known_at(&found.record, &answer.at)));
+                let found = answer.steps.iter().map(|found| known_at(&found.record, &answer.at));
+                found.for_each(|found| self.sort(*step, found, results));
             }
         }
     }
@@ -240,7 +240,7 @@ impl Caches {
         everywhere: bool,
         fetcher: &Fetcher,
     ) -> Result<Option<Known>, BuildError> {
-        if let Some(found) = self.in_store(key)? {
+        if let Some(found) = self.in_store(key)?.filter(|found| self.is_fresh(&found.record)) {
             return Ok(Some(found));
         }
         if !everywhere {
@@ -255,11 +255,17 @@ impl Caches {
     }
 
     fn in_store(&self, key: &Key) -> Result<Option<Known>, BuildError> {
-        let Some(record) = self.store.layer(key)?.filter(|record| self.is_fresh(record)) else {
-            return Ok(None);
-        };
+        let Some(record) = self.store.layer(key)? else { return Ok(None) };
         let (layer, from) = (Layer::of_record(&record), "local cache".to_owned());
         Ok(Some(Known { record, layer, from }))
+    }
+
+    /// Adds a result, if it is not too old.
+    fn sort(&self, at: At, found: Known, results: &mut Results) {
+        match self.is_fresh(&found.record) {
+            true => results.add(at, found),
+            false => results.add_stale(at),
+        }
     }
 
     fn is_fresh(&self, record: &LayerRecord) -> bool {
@@ -268,9 +274,9 @@ impl Caches {
 
     fn take(&self, answer: Answer, by_key: &HashMap<Key, Vec<At>>, fetcher: &Fetcher, results: &mut Results) {
         learn_indexes(&answer, fetcher);
-        for step in answer.steps.iter().filter(|step| self.is_fresh(&step.record)) {
+        for step in &answer.steps {
             for at in by_key.get(&step.key).into_iter().flatten() {
-                results.add(*at, known_at(&step.record, &answer.at));
+                self.sort(*at, known_at(&step.record, &answer.at), results);
             }
         }
     }

@@ -69,7 +69,11 @@ impl Executor {
 
     /// Why a step was not found, and the inputs that are not what they were.
     pub(super) fn why_missing(&self, stage: &Stage, number: usize) -> Option<(String, Vec<report::Change>)> {
-        let explanation = self.explanations.get()?.get(&(stage.index, number))?;
+        let at = (stage.index, number);
+        let explanation = self.explanations.get()?.get(&at)?;
+        if self.results.is_stale(at) {
+            return Some(("its result is older than `--cache-ttl`".to_owned(), Vec::new()));
+        }
         let changes = explanation.changes().iter().map(|change| report::Change {
             what: change.what.clone(),
             before: change.before.clone(),
@@ -80,6 +84,9 @@ impl Executor {
                 "the stage that it is built upon has changed".to_owned()
             }
             (Explanation::Follows, 0, _) => "the base image has changed".to_owned(),
+            (Explanation::Gone, ..) if self.results.has(at) => {
+                "its result was made above other layers".to_owned()
+            }
             (explanation, ..) => explanation.reason(),
         };
         Some((reason, changes.collect()))

@@ -50,6 +50,8 @@ pub enum Explanation {
     Changed(Vec<Change>),
     /// Only the step before it has.
     Follows,
+    /// Only what is before it is another step, for one has come or gone.
+    Moved,
     /// Nothing has: the result was pruned, or was never made.
     Gone,
 }
@@ -60,6 +62,7 @@ impl Explanation {
         match self {
             Self::New => "not built here before".to_owned(),
             Self::Follows => "a step before it has changed".to_owned(),
+            Self::Moved => "a step before it is new or gone".to_owned(),
             Self::Gone => "its result is no longer in the cache".to_owned(),
             Self::Changed(changes) => match changes.as_slice() {
                 [one] => format!("{} {}", one.what, verb(one)),
@@ -86,6 +89,8 @@ fn verb(change: &Change) -> &'static str {
     }
 }
 
+/// What is kept beside the key of a stage's first step, and is not in it: the image that the stage is built upon, and its digest.
+pub const BASE_IMAGE: &str = "the base image";
 /// Fields that say where a step stands, not what it does.
 const PREVIOUS: &str = "previous step";
 /// How fields of the environment begin.
@@ -122,15 +127,19 @@ pub(super) fn stage(
         }
     }
     let explain = |(number, parts): (usize, &&[KeyPart])| {
-        let last = claimed.get(&number).and_then(|old| last.get(*old));
-        compare(last.map(Vec::as_slice), parts, files)
+        let was = claimed.get(&number).and_then(|old| last.get(*old));
+        let explanation = compare(was.map(Vec::as_slice), parts, files)?;
+        Ok(match (explanation, claimed.get(&number)) {
+            (Explanation::Follows, Some(old)) if *old != number => Explanation::Moved,
+            (explanation, _) => explanation,
+        })
     };
     now.iter().enumerate().map(explain).collect()
 }
 
 /// What a step does, without what it is done to.
 fn essence(parts: &[KeyPart]) -> Vec<(&str, &str)> {
-    let own = parts.iter().filter(|part| part.name != PREVIOUS && part.name != FILES);
+    let own = parts.iter().filter(|part| ![PREVIOUS, FILES, BASE_IMAGE].contains(&part.name.as_str()));
     own.map(|part| (part.name.as_str(), part.value.as_str())).collect()
 }
 
@@ -145,7 +154,13 @@ fn compare(
 ) -> Result<Explanation, StoreError> {
     let Some(last) = last else { return Ok(Explanation::New) };
     let (last, now) = (with_mounts(last), with_mounts(now));
-    let (before, after) = (by_name(&last), by_name(&now));
+    let (mut before, mut after) = (by_name(&last), by_name(&now));
+    // It is told of first steps alone, and says something only against that of another.
+    let base = (BASE_IMAGE, 0);
+    if !(before.contains_key(&base) && after.contains_key(&base)) {
+        before.remove(&base);
+        after.remove(&base);
+    }
     let mut changes = Vec::new();
     for (name, value) in &before {
         match after.get(name) {
@@ -355,6 +370,34 @@ mod tests {
             &[("command", "x"), ("environment A", "2"), ("environment B", "3"), ("previous step", "x")],
         );
         assert_eq!(two.reason(), "command has changed, and 2 more");
+    }
+
+    #[test]
+    fn a_first_step_tells_its_base_from_a_step_that_is_gone() {
+        let base = |digest: &'static str| (BASE_IMAGE, digest);
+        let first = [("instruction", "RUN"), ("command", "a"), ("previous step", "base"), base("x:1@1")];
+        let second = [("instruction", "RUN"), ("command", "b"), ("previous step", "a")];
+        let last = [parts(&first), parts(&second)];
+        let explain = |now: &[&[(&str, &str)]]| {
+            let now: Vec<Vec<KeyPart>> = now.iter().map(|step| parts(step)).collect();
+            let now: Vec<&[KeyPart]> = now.iter().map(Vec::as_slice).collect();
+            stage(&last, &now, &|_| Ok(None)).unwrap()
+        };
+        // The first is gone, and the second stands where it stood, on the same base.
+        let moved = [("instruction", "RUN"), ("command", "b"), ("previous step", "base"), base("x:1@1")];
+        assert_eq!(explain(&[&moved]), [Explanation::Moved]);
+        // One has come before it.
+        let new = [("instruction", "RUN"), ("command", "c"), ("previous step", "a")];
+        let behind = [("instruction", "RUN"), ("command", "b"), ("previous step", "c")];
+        assert_eq!(explain(&[&first, &new, &behind])[1..], [Explanation::New, Explanation::Moved]);
+        // The base is another.
+        let other = [("instruction", "RUN"), ("command", "a"), ("previous step", "other"), base("x:1@2")];
+        let found = explain(&[&other]).remove(0);
+        assert_eq!(found.reason(), "the base image has changed");
+        let [change] = found.changes() else { panic!("{found:?}") };
+        assert_eq!((change.before.as_deref(), change.after.as_deref()), (Some("x:1@1"), Some("x:1@2")));
+        // Versions before did not keep it.
+        assert_eq!(explain(&[&other[..3]]), [Explanation::Follows]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod trace;
 use std::io::Write as _;
 
 pub use chain::{ANNOTATION, CONFIG, Chain, ChainStep, Found, PackedIndex, PackedTrace, trace_manifest};
-pub use explain::{Change, Explanation, FileList, Place, selections};
+pub use explain::{BASE_IMAGE, Change, Explanation, FileList, Place, selections};
 pub use record::LayerRecord;
 pub use registry::RegistryCache;
 pub use trace::{Trace, trace_tag};
