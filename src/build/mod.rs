@@ -32,6 +32,7 @@ mod keeping;
 mod keys;
 mod layers;
 mod layout;
+mod lies;
 mod lookup;
 mod mounts;
 mod output;

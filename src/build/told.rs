@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::error::BuildError;
 use super::executor::Executor;
 use super::keys::StepKey;
+use super::lies;
 use crate::cache::{Explanation, FileList, Place};
 use crate::dockerfile::Diagnostic;
 use crate::plan::{Base, KeyPart, Stage, Step};
@@ -44,9 +45,9 @@ impl Executor {
         }
     }
 
-    /// The Dockerfile and its context, as the user knows them.
+    /// The Dockerfile and its context, told apart from all others that this store knows.
     pub(super) fn dockerfile(&self) -> String {
-        format!("{}\0{}", self.contexts.directory().display(), self.text.name)
+        lies::here(self.contexts.directory(), &self.text)
     }
 
     /// Keeps the list of the files that a step selects, for the message of a later miss. Of very many files it is not worth

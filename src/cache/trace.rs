@@ -102,7 +102,7 @@ impl Trace {
     }
 }
 
-/// What a Dockerfile is called on a registry: by its name and what is built of it, not by where it lies.
+/// What a Dockerfile is called on a registry: by what tells it from others on every machine alike, and by what is built of it.
 pub fn trace_tag(dockerfile: &str, target: &str, platform: &str) -> String {
     let name = Digest::of(format!("{dockerfile}\0{target}\0{platform}").as_bytes()).hex();
     format!("trace-{name}")

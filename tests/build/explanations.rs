@@ -226,3 +226,57 @@ fn what_is_not_looked_up_or_too_old_is_not_called_lost() {
     assert!(log.contains("its result was made above other layers"), "{log}");
     assert!(!log.contains("no longer in the cache"), "{log}");
 }
+
+#[test]
+fn steps_of_two_projects_are_not_taken_for_one_anothers() {
+    let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
+    let trees = ["a", "b"].map(|name| context(&format!("FROM busybox:1\nRUN echo {name} > /x\n"), &[]));
+    let mirror = format!("--registry-mirror=docker.io=http://{}", registry.address());
+    let within = |tree: &Path, verb: &[&str]| {
+        let mut command = cofferdam.command();
+        run(command.current_dir(tree).args(verb).args([&mirror, "."])).succeeded()
+    };
+    for tree in &trees {
+        within(tree.path(), &["build"]);
+    }
+    write(trees[0].path(), "Dockerfile", "FROM busybox:1\nRUN echo other > /x\n");
+    let said = within(trees[0].path(), &["cache", "why"]).stdout;
+    assert!(said.contains("command: /bin/sh -c echo a > /x -> "), "{said}");
+    // The same by its full name.
+    let said =
+        run(cofferdam.command().args(["cache", "why", &mirror]).arg(trees[0].path())).succeeded().stdout;
+    assert!(said.contains("command: /bin/sh -c echo a > /x -> "), "{said}");
+}
+
+#[test]
+fn services_of_one_repository_have_traces_of_their_own() {
+    let registry = Registry::start();
+    let tree = context("FROM scratch\n", &[(".git/HEAD", "")]);
+    let cache = format!("--cache-repo={}", registry.reference("group/app/cache"));
+    let place = |name: &str| tree.path().join("services").join(name);
+    let dockerfile = |name: &str, what: &str| {
+        std::fs::create_dir_all(place(name)).unwrap();
+        write(&place(name), "Dockerfile", &format!("FROM busybox:1\nRUN echo {what} > /x\n"));
+    };
+    for name in ["api", "web"] {
+        dockerfile(name, name);
+        build(&Cofferdam::new(), &registry, &place(name), &[&cache]).succeeded();
+    }
+    dockerfile("api", "other");
+    let log = build(&Cofferdam::new(), &registry, &place("api"), &[&cache]).succeeded().stderr;
+    assert!(log.contains("command: /bin/sh -c echo api > /x -> "), "{log}");
+}
+
+#[test]
+fn a_context_that_is_brought_each_time_is_remembered() {
+    let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
+    let mirror = format!("--registry-mirror=docker.io=http://{}", registry.address());
+    let piped = |dockerfile: &str| {
+        let mut command = cofferdam.command();
+        command.args(["build", "--progress=plain", &mirror, "-"]).write_stdin(dockerfile.to_owned());
+        run(&mut command).succeeded().stderr
+    };
+    piped("FROM busybox:1\nRUN echo 1 > /x\n");
+    let log = piped("FROM busybox:1\nRUN echo 2 > /x\n");
+    assert!(log.contains("command: /bin/sh -c echo 1 > /x -> "), "{log}");
+}
