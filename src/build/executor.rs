@@ -1,10 +1,10 @@
 //! Carries out a plan: looks every step up, executes those that are missing on the way to the target.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use futures_util::future::try_join_all;
 use tokio::sync::{OnceCell, Semaphore};
@@ -14,7 +14,7 @@ use super::assemble::{self, Image};
 use super::chosen::Results;
 use super::contexts::Contexts;
 use super::error::BuildError;
-use super::fetch::{Fetcher, blocking};
+use super::fetch::{Fetcher, blocking, lock};
 use super::images::Found;
 use super::inputs::{Planned, Text};
 use super::keeping::{Keeping, unix_now};
@@ -34,6 +34,9 @@ use crate::plan::{Base, Key, Operation, Plan, Remote, Source, Stage, StageIndex,
 use crate::report::{Event, Started};
 use crate::sandbox::{Emulators, Protection, Sandbox, SandboxError};
 use crate::store::Workspace;
+
+/// Where a layer is from that this build has made just now, for people.
+const FOR_ANOTHER: &str = "made for another stage";
 
 /// A layer that a step made, now or before.
 #[derive(Debug, Clone)]
@@ -98,6 +101,8 @@ pub(super) struct Executor {
     pub(super) results: Results,
     pub(super) known: BTreeMap<(StageIndex, usize), Known>,
     pub(super) made: BTreeMap<(StageIndex, usize), OnceCell<Made>>,
+    /// What this build has made, by key and by what it was made above: stages that do the same get the same, and it is done once.
+    same: Mutex<HashMap<(Key, Key), Same>>,
     /// What was not looked up in them.
     pub(super) afresh: BTreeSet<(StageIndex, usize)>,
     pub(super) fetcher: Fetcher,
@@ -115,6 +120,9 @@ pub(super) struct Executor {
     /// Steps that are executed at one time.
     turns: Semaphore,
 }
+
+/// What a step has made, and its turn to make it.
+type Same = Arc<tokio::sync::Mutex<Option<Made>>>;
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, BuildError>> + Send + 'a>>;
 
@@ -160,6 +168,7 @@ impl Executor {
             known,
             afresh,
             made,
+            same: Mutex::default(),
             fetcher,
             roots: Roots::new(workspace, services.launcher.clone(), services.keep_roots),
             pool,
@@ -332,6 +341,30 @@ impl Executor {
                 self.stage_layers(*index).await?;
             }
         }
+        let same = Arc::clone(lock(&self.same).entry((key.key, above)).or_default());
+        let mut same = same.lock().await;
+        if let Some(Made { layer, record, content, executed }) = &*same {
+            let from = FOR_ANOTHER.to_owned();
+            let known = Known { layer: layer.clone(), record: record.clone(), from };
+            let found = self.found(stage, number, &known, None, above)?;
+            return Ok(Made { content: *content, executed: *executed, ..found });
+        }
+        let made = self.carry_out(stage, number, below, above).await?;
+        *same = Some(made.clone());
+        Ok(made)
+    }
+
+    /// The layer of a step that no cache has by its first key: by what is there, or made.
+    async fn carry_out(
+        self: &Arc<Self>,
+        stage: &Stage,
+        number: usize,
+        below: &[Layer],
+        above: Key,
+    ) -> Result<Made, BuildError> {
+        let (Some(step), Some(key)) = (stage.steps.get(number), self.keys.get(stage.index, number)) else {
+            return Err(BuildError::refused("the plan has no such step"));
+        };
         let Ok(_turn) = self.turns.acquire().await else { return Err(BuildError::Cancelled) };
         let taken = self.with_contents(step, key).await.map_err(|error| self.located(step, error))?;
         let key = taken.as_ref().unwrap_or(key);
@@ -395,21 +428,6 @@ impl Executor {
         let takes_files = || sources(step).into_iter().any(|source| matches!(source, Source::Stage(_)));
         let known = self.known.get(&at);
         known.or_else(|| if takes_files() { None } else { self.results.above(at, above) })
-    }
-
-    /// Layers below a step that was carried out may have come for it from other caches. From now on they count as results that are
-    /// here, and so does what was made above them.
-    fn keep_below(&self, stage: &Stage, number: usize, made: &Made) -> Result<(), BuildError> {
-        let cache = self.caches.store();
-        for (step, layer) in self.chain(stage, number, made).unwrap_or_default() {
-            if layer.origin != Origin::Store
-                && self.services.store.holds(&layer.digest, layer.size)?
-                && cache.layer(&step.key)?.as_ref() != Some(&step.record)
-            {
-                cache.put(&step.key, &step.record)?;
-            }
-        }
-        Ok(())
     }
 
     /// The layer of a step whose result was found.

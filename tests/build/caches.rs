@@ -358,6 +358,23 @@ fn layers_that_two_pipelines_have_made_side_by_side_are_not_mixed() {
 }
 
 #[test]
+fn what_two_stages_begin_with_is_carried_out_once() {
+    let registry = Registry::start();
+    let begin = "RUN cat /proc/sys/kernel/random/uuid > /a";
+    let dockerfile = format!(
+        "FROM busybox:1 AS one\n{begin}\nRUN cp /a /b\nFROM busybox:1\n{begin}\nRUN cp /a /own && sleep 0.1\nCOPY --from=one /b /\n"
+    );
+    let tree = context(&dockerfile, &[]);
+    let kept = Cofferdam::new();
+    let tag = format!("--tag={}", registry.reference("group/app:1"));
+    for (flag, known) in [("--no-cache", 1), ("--cache-ttl=1h", 3)] {
+        let built = build(&kept, &registry, tree.path(), &[&tag, "--push", flag]).succeeded();
+        assert_eq!(cached(&built).0, known, "{flag}: {}", built.stderr);
+        assert!(is_of_one_run(&registry, "group/app:1"), "{flag}: {}", built.stderr);
+    }
+}
+
+#[test]
 fn nothing_is_put_above_a_step_that_was_carried_out_again() {
     let registry = Registry::start();
     let tree = context(&of_a_run(1), &FILES);
