@@ -65,6 +65,30 @@ pub(super) fn is_here(request: &BuildRequest) -> bool {
     matches!(request.context, ContextSource::Directory(_))
 }
 
+/// Where a context is from that is brought here anew for each build: what it is known by from build to build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Whence {
+    /// Its address without a password and without what says which of its states is meant; of standard input a dash.
+    pub address: String,
+    /// The directory of a repository that it is.
+    pub directory: String,
+}
+
+/// Where the context of a request is from, if it is to be brought here.
+pub(super) fn whence(request: &BuildRequest) -> Option<Whence> {
+    let (address, directory) = match &request.context {
+        ContextSource::Directory(_) => return None,
+        ContextSource::Stdin => ("-".to_owned(), String::new()),
+        ContextSource::Remote(Address::Repository(git)) => (git.shown(), git.directory.clone()),
+        // What is asked of a server may be a signature, which is another each time.
+        ContextSource::Remote(file @ Address::File(_)) => {
+            let shown = file.shown();
+            (shown.split(['?', '#']).next().unwrap_or_default().to_owned(), String::new())
+        }
+    };
+    Some(Whence { address, directory })
+}
+
 /// The same request, with a directory below `workspace` as its context.
 ///
 /// # Errors

@@ -71,11 +71,12 @@ async fn begin(
     services: &Arc<Services>,
 ) -> Result<(BuildRequest, Text, Shared), BuildError> {
     let workspace = Arc::new(services.store.workspace()?);
+    let whence = bring::whence(&request);
     let request = match bring::is_here(&request) {
         true => request,
         false => bring::context(request, services, &workspace).await?,
     };
-    let text = Text::read(&request)?;
+    let text = Text { whence, ..Text::read(&request)? };
     let shared = shared(&request, services, workspace)?;
     Ok((request, text, shared))
 }

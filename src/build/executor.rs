@@ -1,19 +1,20 @@
 //! Carries out a plan: looks every step up, executes those that are missing on the way to the target.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use futures_util::future::try_join_all;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::afresh;
 use super::assemble::{self, Image};
+use super::chosen::Results;
 use super::contexts::Contexts;
 use super::error::BuildError;
-use super::fetch::{Fetcher, blocking};
+use super::fetch::{Fetcher, blocking, lock};
 use super::images::Found;
 use super::inputs::{Planned, Text};
 use super::keeping::{Keeping, unix_now};
@@ -29,10 +30,13 @@ use super::transfer;
 use crate::cache::{Explanation, LayerRecord};
 use crate::image::Platform;
 use crate::layer::{LayerOptions, LayerWriter, Pool};
-use crate::plan::{Base, Key, Operation, Plan, Remote, Source, Stage, StageIndex, Step};
+use crate::plan::{Base, Key, Operation, Plan, Remote, Source, Stage, StageIndex, Step, layers_key};
 use crate::report::{Event, Started};
 use crate::sandbox::{Emulators, Protection, Sandbox, SandboxError};
 use crate::store::Workspace;
+
+/// Where a layer is from that this build has made just now, for people.
+const FOR_ANOTHER: &str = "made for another stage";
 
 /// A layer that a step made, now or before.
 #[derive(Debug, Clone)]
@@ -93,11 +97,14 @@ pub(super) struct Executor {
     pub(super) contexts: Arc<Contexts>,
     pub(super) keys: Keys,
     pub(super) caches: Caches,
-    /// What was found in the caches.
+    /// What was found in the caches, and what of it is used.
+    pub(super) results: Results,
     pub(super) known: BTreeMap<(StageIndex, usize), Known>,
     pub(super) made: BTreeMap<(StageIndex, usize), OnceCell<Made>>,
+    /// What this build has made, by key and by what it was made above: stages that do the same get the same, and it is done once.
+    same: Mutex<HashMap<(Key, Key), Same>>,
     /// What was not looked up in them.
-    afresh: BTreeSet<(StageIndex, usize)>,
+    pub(super) afresh: BTreeSet<(StageIndex, usize)>,
     pub(super) fetcher: Fetcher,
     pub(super) roots: Roots,
     /// The threads that compress; as many read files.
@@ -113,6 +120,9 @@ pub(super) struct Executor {
     /// Steps that are executed at one time.
     turns: Semaphore,
 }
+
+/// What a step has made, and its turn to make it.
+type Same = Arc<tokio::sync::Mutex<Option<Made>>>;
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, BuildError>> + Send + 'a>>;
 
@@ -141,8 +151,8 @@ impl Executor {
             .await?
         };
         let afresh = afresh::steps(&plan, &request.no_cache_stages);
-        let known = match request.no_cache {
-            true => BTreeMap::new(),
+        let (results, known) = match request.no_cache {
+            true => Default::default(),
             false => caches.look_up(&plan, &keys, &afresh, &fetcher).await?,
         };
         let made = keys.iter().map(|(step, _)| (*step, OnceCell::new())).collect();
@@ -154,9 +164,11 @@ impl Executor {
             contexts,
             keys,
             caches,
+            results,
             known,
             afresh,
             made,
+            same: Mutex::default(),
             fetcher,
             roots: Roots::new(workspace, services.launcher.clone(), services.keep_roots),
             pool,
@@ -320,14 +332,39 @@ impl Executor {
         let (Some(step), Some(key)) = (stage.steps.get(number), self.keys.get(stage.index, number)) else {
             return Err(BuildError::refused("the plan has no such step"));
         };
-        if let Some(known) = self.known.get(&(stage.index, number)) {
-            return self.found(stage, number, known, None);
+        let above = self.above(stage, below);
+        if let Some(known) = self.known_above((stage.index, number), step, &above) {
+            return self.found(stage, number, known, None, above);
         }
         for source in sources(step) {
             if let Source::Stage(index) = source {
                 self.stage_layers(*index).await?;
             }
         }
+        let same = Arc::clone(lock(&self.same).entry((key.key, above)).or_default());
+        let mut same = same.lock().await;
+        if let Some(Made { layer, record, content, executed }) = &*same {
+            let from = FOR_ANOTHER.to_owned();
+            let known = Known { layer: layer.clone(), record: record.clone(), from };
+            let found = self.found(stage, number, &known, None, above)?;
+            return Ok(Made { content: *content, executed: *executed, ..found });
+        }
+        let made = self.carry_out(stage, number, below, above).await?;
+        *same = Some(made.clone());
+        Ok(made)
+    }
+
+    /// The layer of a step that no cache has by its first key: by what is there, or made.
+    async fn carry_out(
+        self: &Arc<Self>,
+        stage: &Stage,
+        number: usize,
+        below: &[Layer],
+        above: Key,
+    ) -> Result<Made, BuildError> {
+        let (Some(step), Some(key)) = (stage.steps.get(number), self.keys.get(stage.index, number)) else {
+            return Err(BuildError::refused("the plan has no such step"));
+        };
         let Ok(_turn) = self.turns.acquire().await else { return Err(BuildError::Cancelled) };
         let taken = self.with_contents(step, key).await.map_err(|error| self.located(step, error))?;
         let key = taken.as_ref().unwrap_or(key);
@@ -338,7 +375,7 @@ impl Executor {
             && let Some(known) =
                 self.caches.result(content, self.may_be_elsewhere(stage, number), &self.fetcher).await?
         {
-            return self.found(stage, number, &known, Some(*content));
+            return self.found(stage, number, &known, Some(*content), above);
         }
         let live = Arc::new(self.services.report.step(self.shown(stage, number, step)));
         let place = self.place(stage, number);
@@ -358,7 +395,10 @@ impl Executor {
                 return Err(self.located(step, error));
             }
         };
-        let record = LayerRecord::of(&blob, &self.now(), unix_now(), &step.title);
+        let record = LayerRecord {
+            above: Some(above),
+            ..LayerRecord::of(&blob, &self.now(), unix_now(), &step.title)
+        };
         let cache = self.caches.store();
         for key in [Some(key.key), content].into_iter().flatten() {
             cache.put(&key, &record)?;
@@ -371,7 +411,23 @@ impl Executor {
         let layer = Layer::of_record(&record);
         self.pusher.note_new(layer.digest);
         self.leaves(stage, &layer);
-        Ok(Made { layer, record, content, executed: true })
+        let made = Made { layer, record, content, executed: true };
+        self.keep_below(stage, number, &made)?;
+        Ok(made)
+    }
+
+    /// The layers that steps have made below a step, given all that are below it: where what a step made counts.
+    fn above(&self, stage: &Stage, below: &[Layer]) -> Key {
+        let of_steps = below.iter().skip(self.base_layers_of(stage.index).len());
+        layers_key(&of_steps.map(|layer| layer.diff_id).collect::<Vec<_>>())
+    }
+
+    /// The result of a step that was found when keys were looked up, or that turns out to be one now that what is below has been
+    /// carried out. What takes files from a stage is then found by these files alone, for that stage may be another as well.
+    fn known_above(&self, at: (StageIndex, usize), step: &Step, above: &Key) -> Option<&Known> {
+        let takes_files = || sources(step).into_iter().any(|source| matches!(source, Source::Stage(_)));
+        let known = self.known.get(&at);
+        known.or_else(|| if takes_files() { None } else { self.results.above(at, above) })
     }
 
     /// The layer of a step whose result was found.
@@ -381,6 +437,7 @@ impl Executor {
         number: usize,
         known: &Known,
         content: Option<Key>,
+        above: Key,
     ) -> Result<Made, BuildError> {
         let (Some(step), Some(key)) = (stage.steps.get(number), self.keys.get(stage.index, number)) else {
             return Err(BuildError::refused("the plan has no such step"));
@@ -394,13 +451,19 @@ impl Executor {
         let cache = self.caches.store();
         cache.remember(&self.place(stage, number), &key.parts)?;
         // What is in the store by this very key has its record there, and its list of files.
-        if layer.origin != Origin::Store || content.is_some() {
+        let is_of_key = layer.origin == Origin::Store && content.is_none();
+        if !is_of_key {
             self.keep_files(key)?;
-            // It counts from the moment on that the blob is here.
-            cache.put(&key.key, record)?;
+        }
+        let is_noted = is_of_key && record.above == Some(above);
+        let record = LayerRecord { above: Some(above), ..record.clone() };
+        // It counts from the moment on that the blob is here. Until then another result, which is, is worth more.
+        let is_here = || self.services.store.holds(&record.digest, record.size);
+        if !is_noted && (is_here()? || cache.layer(&key.key)?.is_none()) {
+            cache.put(&key.key, &record)?;
         }
         self.leaves(stage, layer);
-        Ok(Made { layer: layer.clone(), record: record.clone(), content, executed: false })
+        Ok(Made { layer: layer.clone(), record, content, executed: false })
     }
 
     /// A layer is there: if it is one of the target's, it leaves for the registry. Where nothing is executed there is no

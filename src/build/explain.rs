@@ -82,6 +82,10 @@ impl Executor {
             None if self.request.no_cache => {
                 Fate::Executed { reason: "nothing is looked up".to_owned(), changes: Vec::new() }
             }
+            None if self.afresh.contains(&at) => {
+                let reason = "not looked up, as `--no-cache-filter` has it".to_owned();
+                Fate::Executed { reason, changes: Vec::new() }
+            }
             None => {
                 let (reason, changes) = self.why_missing(stage, number).unwrap_or_default();
                 Fate::Executed { reason, changes }

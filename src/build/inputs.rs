@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 
 use super::afresh;
-use super::bring;
+use super::bring::{self, Whence};
 use super::error::BuildError;
 use super::ignored;
 use super::images::Found;
@@ -33,6 +33,8 @@ pub(super) struct Text {
     pub path: Option<PathBuf>,
     /// Its text.
     pub text: Arc<str>,
+    /// Where its context is from, if that was brought here for this build.
+    pub whence: Option<Whence>,
 }
 
 impl Text {
@@ -77,7 +79,7 @@ impl Text {
             let (finding, text) = *wrong;
             BuildError::findings(&name, &text, Diagnostics(vec![finding]))
         })?;
-        Ok(Self { name, path, text: text.into() })
+        Ok(Self { name, path, text: text.into(), whence: None })
     }
 
     /// Findings in it, as an error.

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::error::BuildError;
 use super::executor::{Executor, Made};
 use super::fetch::{blocking, borrow, lock};
-use super::layers::Layer;
+use super::layers::{Layer, Origin};
 use super::request::{CacheMode, CachePlace};
 use crate::cache::{ANNOTATION, Chain, ChainStep, LocalCache, PackedIndex, RegistryCache};
 use crate::image::{Digest, Repository};
@@ -102,6 +102,21 @@ impl Executor {
                 }
             });
         }
+    }
+
+    /// Layers below a step that was carried out may have come for it from other caches. From now on they count as results that are
+    /// here, and so does what was made above them.
+    pub(super) fn keep_below(&self, stage: &Stage, number: usize, made: &Made) -> Result<(), BuildError> {
+        let cache = self.caches.store();
+        for (step, layer) in self.chain(stage, number, made).unwrap_or_default() {
+            if layer.origin != Origin::Store
+                && self.services.store.holds(&layer.digest, layer.size)?
+                && cache.layer(&step.key)?.as_ref() != Some(&step.record)
+            {
+                cache.put(&step.key, &step.record)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits until everything is kept that is to be.

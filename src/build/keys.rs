@@ -8,6 +8,7 @@ use super::error::BuildError;
 use super::inputs::Text;
 use super::mounts;
 use super::transfer::Selection;
+use crate::cache::BASE_IMAGE;
 use crate::layer::LayerOptions;
 use crate::plan::{
     Base, Inputs, Key, KeyPart, Operation, Plan, Source, StageIndex, Step, base_key, step_key,
@@ -17,7 +18,7 @@ use crate::plan::{
 #[derive(Debug, Clone)]
 pub(super) struct StepKey {
     pub key: Key,
-    /// Its fields.
+    /// Its fields, and what is kept beside them for people.
     pub parts: Vec<KeyPart>,
     /// The files that a transfer from a context selects.
     pub selection: Option<Arc<Selection>>,
@@ -73,7 +74,14 @@ impl Keys {
             for (number, step) in stage.steps.iter().enumerate() {
                 let Taken { sources, selection, mounts } = keys.taken(plan, step, contexts, text)?;
                 let inputs = Inputs { sources, layer: layer.clone() };
-                let (key, parts) = step_key(&parent, &step.operation, &stage.platform, &inputs);
+                let (key, mut parts) = step_key(&parent, &step.operation, &stage.platform, &inputs);
+                // Of the first step the key before it says no more than that the base is another. What that is, is for people.
+                if let (0, Base::Image(image)) = (number, stage.base) {
+                    parts.extend(plan.image(image).map(|image| KeyPart {
+                        name: BASE_IMAGE.to_owned(),
+                        value: format!("{}@{}", image.name, image.digest),
+                    }));
+                }
                 let sources = inputs.sources;
                 keys.steps.insert((stage.index, number), StepKey { key, parts, selection, mounts, sources });
                 parent = key;

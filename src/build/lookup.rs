@@ -3,7 +3,6 @@
 //! A cache is asked for the last step of the target first, because its answer tells of all steps below; only if it has none,
 //! for others, a few at a time, until it is known how far it goes. A cache that cannot be asked is told of once, and left alone.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 
+use super::chosen::{At, Results};
 use super::error::BuildError;
 use super::fetch::{Fetcher, KnownIndex};
 use super::keeping::unix_now;
@@ -32,9 +32,6 @@ const AT_ONCE: usize = 16;
 
 /// Questions of a stage that are asked at a time while it is being found out how far it is known.
 const SPACED: usize = 6;
-
-/// A step of a plan.
-type At = (StageIndex, usize);
 
 /// The result of a step that need not be carried out.
 #[derive(Debug, Clone)]
@@ -161,7 +158,8 @@ impl Caches {
         !self.sources.is_empty()
     }
 
-    /// Looks up what can be known of the results of a plan's steps, but for those that are to be carried out `afresh`.
+    /// Looks up what can be known of the results of a plan's steps, but for those that are to be carried out `afresh`. Gives all that
+    /// was found, and what of it is to be used.
     ///
     /// # Errors
     /// If the store cannot be read, or what is to be a cache can never be one.
@@ -171,18 +169,22 @@ impl Caches {
         keys: &Keys,
         afresh: &BTreeSet<At>,
         fetcher: &Fetcher,
-    ) -> Result<BTreeMap<At, Known>, BuildError> {
-        let mut known = BTreeMap::new();
+    ) -> Result<(Results, BTreeMap<At, Known>), BuildError> {
+        let mut results = Results::default();
         let looked_up = || keys.iter().filter(|(step, _)| !afresh.contains(step));
         for (step, key) in looked_up() {
             if let Some(found) = self.in_store(&key.key)? {
-                known.insert(*step, found);
+                self.sort(*step, found, &mut results);
             }
         }
+        let mut known = results.choose(plan);
         if self.sources.is_empty() {
-            return Ok(known);
+            return Ok((results, known));
         }
-        self.look_into_directories(looked_up(), &mut known);
+        if looked_up().any(|(step, _)| !known.contains_key(step)) {
+            self.look_into_directories(looked_up(), &mut results);
+            known = results.choose(plan);
+        }
         self.lend_indexes(fetcher);
         let mut by_key: HashMap<Key, Vec<At>> = HashMap::new();
         for (step, key) in looked_up() {
@@ -203,28 +205,25 @@ impl Caches {
             let (answers, of_images) = futures_util::future::join(answers, of_images).await;
             let of_images = of_images.into_iter().collect::<Result<Vec<_>, _>>()?;
             for answer in answers.into_iter().chain(of_images.into_iter().flatten()) {
-                self.take(answer, &by_key, fetcher, &mut known);
+                self.take(answer, &by_key, fetcher, &mut results);
             }
+            known = results.choose(plan);
             questions = next_questions(plan, keys, &known, &asked);
         }
-        Ok(known)
+        Ok((results, known))
     }
 
     /// What directories have: an entry there tells of one step alone, and to look costs nothing.
     fn look_into_directories<'k>(
         &self,
         wanted: impl Iterator<Item = (&'k At, &'k StepKey)>,
-        known: &mut BTreeMap<At, Known>,
+        results: &mut Results,
     ) {
         for (step, key) in wanted {
-            let Entry::Vacant(place) = known.entry(*step) else { continue };
             let answers = self.sources.iter().filter_map(|source| in_directory(source, key.key));
-            let found = answers.flat_map(|answer| {
-                let record = answer.steps.into_iter().next().map(|step| step.record);
-                record.filter(|record| self.is_fresh(record)).map(|record| known_at(&record, &answer.at))
-            });
-            if let Some(found) = found.take(1).next() {
-                place.insert(found);
+            for answer in answers {
+                let found = answer.steps.iter().map(|found| known_at(&found.record, &answer.at));
+                found.for_each(|found| self.sort(*step, found, results));
             }
         }
     }
@@ -239,7 +238,7 @@ impl Caches {
         everywhere: bool,
         fetcher: &Fetcher,
     ) -> Result<Option<Known>, BuildError> {
-        if let Some(found) = self.in_store(key)? {
+        if let Some(found) = self.in_store(key)?.filter(|found| self.is_fresh(&found.record)) {
             return Ok(Some(found));
         }
         if !everywhere {
@@ -254,28 +253,28 @@ impl Caches {
     }
 
     fn in_store(&self, key: &Key) -> Result<Option<Known>, BuildError> {
-        let Some(record) = self.store.layer(key)?.filter(|record| self.is_fresh(record)) else {
-            return Ok(None);
-        };
+        let Some(record) = self.store.layer(key)? else { return Ok(None) };
         let (layer, from) = (Layer::of_record(&record), "local cache".to_owned());
         Ok(Some(Known { record, layer, from }))
+    }
+
+    /// Adds a result, if it is not too old.
+    fn sort(&self, at: At, found: Known, results: &mut Results) {
+        match self.is_fresh(&found.record) {
+            true => results.add(at, found),
+            false => results.add_stale(at),
+        }
     }
 
     fn is_fresh(&self, record: &LayerRecord) -> bool {
         self.oldest.is_none_or(|oldest| record.made >= oldest)
     }
 
-    fn take(
-        &self,
-        answer: Answer,
-        by_key: &HashMap<Key, Vec<At>>,
-        fetcher: &Fetcher,
-        known: &mut BTreeMap<At, Known>,
-    ) {
+    fn take(&self, answer: Answer, by_key: &HashMap<Key, Vec<At>>, fetcher: &Fetcher, results: &mut Results) {
         learn_indexes(&answer, fetcher);
-        for step in answer.steps.iter().filter(|step| self.is_fresh(&step.record)) {
+        for step in &answer.steps {
             for at in by_key.get(&step.key).into_iter().flatten() {
-                known.entry(*at).or_insert_with(|| known_at(&step.record, &answer.at));
+                self.sort(*at, known_at(&step.record, &answer.at), results);
             }
         }
     }
@@ -396,7 +395,8 @@ fn in_directory(source: &Looked, key: Key) -> Option<Answer> {
 
 fn answer(chain: Chain, cache: &RegistryCache) -> Answer {
     let at = CachedAt::Registry(cache.repository().clone());
-    Answer { steps: chain.steps, indexes: chain.indexes, at }
+    let indexes = chain.indexes.clone();
+    Answer { steps: chain.into_steps(), indexes, at }
 }
 
 fn known_at(record: &LayerRecord, at: &CachedAt) -> Known {

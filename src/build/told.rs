@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::error::BuildError;
 use super::executor::Executor;
 use super::keys::StepKey;
+use super::lies;
 use crate::cache::{Explanation, FileList, Place};
 use crate::dockerfile::Diagnostic;
 use crate::plan::{Base, KeyPart, Stage, Step};
@@ -44,9 +45,9 @@ impl Executor {
         }
     }
 
-    /// The Dockerfile and its context, as the user knows them.
+    /// The Dockerfile and its context, told apart from all others that this store knows.
     pub(super) fn dockerfile(&self) -> String {
-        format!("{}\0{}", self.contexts.directory().display(), self.text.name)
+        lies::here(self.contexts.directory(), &self.text)
     }
 
     /// Keeps the list of the files that a step selects, for the message of a later miss. Of very many files it is not worth
@@ -69,7 +70,11 @@ impl Executor {
 
     /// Why a step was not found, and the inputs that are not what they were.
     pub(super) fn why_missing(&self, stage: &Stage, number: usize) -> Option<(String, Vec<report::Change>)> {
-        let explanation = self.explanations.get()?.get(&(stage.index, number))?;
+        let at = (stage.index, number);
+        let explanation = self.explanations.get()?.get(&at)?;
+        if self.results.is_stale(at) {
+            return Some(("its result is older than `--cache-ttl`".to_owned(), Vec::new()));
+        }
         let changes = explanation.changes().iter().map(|change| report::Change {
             what: change.what.clone(),
             before: change.before.clone(),
@@ -80,6 +85,9 @@ impl Executor {
                 "the stage that it is built upon has changed".to_owned()
             }
             (Explanation::Follows, 0, _) => "the base image has changed".to_owned(),
+            (Explanation::Gone, ..) if self.results.has(at) => {
+                "its result was made above other layers".to_owned()
+            }
             (explanation, ..) => explanation.reason(),
         };
         Some((reason, changes.collect()))

@@ -11,6 +11,7 @@ use super::executor::Executor;
 use super::fetch::{blocking, lock};
 use super::keeping::undescribed;
 use super::layers::{Layer, Origin};
+use super::lies;
 use super::request::CachePlace;
 use super::transfer::Selection;
 use crate::cache::{
@@ -156,7 +157,7 @@ impl Executor {
     fn trace_tag(&self) -> String {
         let target = self.plan.stage(self.plan.target);
         let name = target.map(|stage| stage.name.clone().unwrap_or_else(|| stage.index.to_string()));
-        let file = std::path::Path::new(&self.text.name).file_name().map(|name| name.to_string_lossy());
-        trace_tag(&file.unwrap_or_default(), &name.unwrap_or_default(), &self.platform().to_string())
+        let file = lies::everywhere(self.contexts.directory(), &self.text);
+        trace_tag(&file, &name.unwrap_or_default(), &self.platform().to_string())
     }
 }

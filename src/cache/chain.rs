@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::LayerRecord;
 use crate::image::{Descriptor, Digest, Manifest, MediaType, media_type};
-use crate::plan::Key;
+use crate::plan::{Key, layers_key};
 
 /// The annotation of a manifest.
 pub const ANNOTATION: &str = "dev.cofferdam.cache";
@@ -113,6 +113,8 @@ impl Chain {
             if let Some((end, _)) = step.record.title.char_indices().nth(LONGEST_TITLE) {
                 step.record.title.truncate(end);
             }
+            // The chain itself says it.
+            step.record.above = None;
         }
         Self { version: VERSION, steps, indexes }
     }
@@ -147,6 +149,17 @@ impl Chain {
         let whole = chain.version == VERSION
             && chain.steps.iter().all(|step| has(&step.record.digest, step.record.size));
         if whole { Found::Chain(chain) } else { Found::Other }
+    }
+
+    /// The steps, each with what it was made above: those before it.
+    pub fn into_steps(self) -> Vec<ChainStep> {
+        let mut diff_ids = Vec::with_capacity(self.steps.len());
+        let with_place = |mut step: ChainStep| {
+            step.record.above = Some(layers_key(&diff_ids));
+            diff_ids.push(step.record.diff_id);
+            step
+        };
+        self.steps.into_iter().map(with_place).collect()
     }
 
     /// As the value of [`ANNOTATION`].
@@ -240,6 +253,7 @@ mod tests {
             created: "2026-11-21T00:00:00Z".to_owned(),
             made: 1_795_000_000,
             title: format!("RUN {}", name.repeat(100)),
+            above: None,
         }
     }
 
@@ -266,6 +280,13 @@ mod tests {
         assert_eq!(other.content(), None);
         let Ok(Manifest::Image(manifest)) = Manifest::parse(&bytes, None) else { panic!() };
         assert_eq!(manifest.layers().len(), 3, "each blob is named once");
+        // Of each step it is known what it was made above, and nothing is said of it twice.
+        let ids: Vec<Digest> = chain.steps.iter().map(|step| step.record.diff_id).collect();
+        let steps = chain.into_steps();
+        for (number, step) in steps.iter().enumerate() {
+            assert_eq!(step.record.above, Some(layers_key(&ids[..number])));
+        }
+        assert_eq!(Chain::new(steps, found.indexes.clone()), found);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::Read;
 use serde::{Deserialize, Serialize};
 
 use crate::image::Digest;
-use crate::plan::KeyPart;
+use crate::plan::{KeyPart, sounds_secret};
 use crate::store::{Store, StoreError};
 
 /// The kind of side file that lists the files of a selection, under the digest of the list.
@@ -50,6 +50,8 @@ pub enum Explanation {
     Changed(Vec<Change>),
     /// Only the step before it has.
     Follows,
+    /// Only what is before it is another step, for one has come or gone.
+    Moved,
     /// Nothing has: the result was pruned, or was never made.
     Gone,
 }
@@ -60,6 +62,7 @@ impl Explanation {
         match self {
             Self::New => "not built here before".to_owned(),
             Self::Follows => "a step before it has changed".to_owned(),
+            Self::Moved => "a step before it is new or gone".to_owned(),
             Self::Gone => "its result is no longer in the cache".to_owned(),
             Self::Changed(changes) => match changes.as_slice() {
                 [one] => format!("{} {}", one.what, verb(one)),
@@ -86,8 +89,15 @@ fn verb(change: &Change) -> &'static str {
     }
 }
 
+/// What is kept beside the key of a stage's first step, and is not in it: the image that the stage is built upon, and its digest.
+pub const BASE_IMAGE: &str = "the base image";
 /// Fields that say where a step stands, not what it does.
 const PREVIOUS: &str = "previous step";
+/// How fields of the environment begin.
+pub(super) const ENVIRONMENT: &str = "environment ";
+/// What is told of a value that was, and of one that is, if neither is to be told.
+const ANOTHER: &str = "another value";
+const HIDDEN: &str = "a value that is not shown";
 /// The field of a selection of files, whose value is the digest of their list.
 const FILES: &str = "files";
 
@@ -117,15 +127,19 @@ pub(super) fn stage(
         }
     }
     let explain = |(number, parts): (usize, &&[KeyPart])| {
-        let last = claimed.get(&number).and_then(|old| last.get(*old));
-        compare(last.map(Vec::as_slice), parts, files)
+        let was = claimed.get(&number).and_then(|old| last.get(*old));
+        let explanation = compare(was.map(Vec::as_slice), parts, files)?;
+        Ok(match (explanation, claimed.get(&number)) {
+            (Explanation::Follows, Some(old)) if *old != number => Explanation::Moved,
+            (explanation, _) => explanation,
+        })
     };
     now.iter().enumerate().map(explain).collect()
 }
 
 /// What a step does, without what it is done to.
 fn essence(parts: &[KeyPart]) -> Vec<(&str, &str)> {
-    let own = parts.iter().filter(|part| part.name != PREVIOUS && part.name != FILES);
+    let own = parts.iter().filter(|part| ![PREVIOUS, FILES, BASE_IMAGE].contains(&part.name.as_str()));
     own.map(|part| (part.name.as_str(), part.value.as_str())).collect()
 }
 
@@ -140,23 +154,29 @@ fn compare(
 ) -> Result<Explanation, StoreError> {
     let Some(last) = last else { return Ok(Explanation::New) };
     let (last, now) = (with_mounts(last), with_mounts(now));
-    let (before, after) = (by_name(&last), by_name(&now));
+    let (mut before, mut after) = (by_name(&last), by_name(&now));
+    // It is told of first steps alone, and says something only against that of another.
+    let base = (BASE_IMAGE, 0);
+    if !(before.contains_key(&base) && after.contains_key(&base)) {
+        before.remove(&base);
+        after.remove(&base);
+    }
     let mut changes = Vec::new();
     for (name, value) in &before {
         match after.get(name) {
             Some(now) if is_same(value, now) => {}
             Some(now) if name.0 == FILES => changes.extend(changed_files(value, now, files)?),
-            Some(now) => changes.push(change(name, Some(value), Some(now))),
-            None => changes.push(change(name, Some(value), None)),
+            Some(now) => changes.extend(change(name, Some(value), Some(now))),
+            None => changes.extend(change(name, Some(value), None)),
         }
     }
     for (name, value) in &after {
         if !before.contains_key(name) {
-            changes.push(change(name, None, Some(value)));
+            changes.extend(change(name, None, Some(value)));
         }
     }
     let follows = changes.iter().any(|change| change.what == PREVIOUS);
-    changes.retain(|change| change.what != PREVIOUS && change.before != change.after);
+    changes.retain(|change| change.what != PREVIOUS);
     Ok(match (changes.is_empty(), follows) {
         (false, _) => Explanation::Changed(changes),
         (true, true) => Explanation::Follows,
@@ -212,13 +232,20 @@ fn by_name(parts: &[KeyPart]) -> BTreeMap<(&str, usize), &str> {
 
 /// Whether a field has the value that it had: itself, or its digest.
 fn is_same(before: &str, now: &str) -> bool {
-    before == now || before.parse::<Digest>().is_ok_and(|before| before == Digest::of(now.as_bytes()))
+    let is_digest = |digest: &str, value: &str| {
+        digest.parse::<Digest>().is_ok_and(|digest| digest == Digest::of(value.as_bytes()))
+    };
+    before == now || is_digest(before, now) || is_digest(now, before)
 }
 
-fn change(name: &(&str, usize), before: Option<&str>, after: Option<&str>) -> Change {
-    // Of a value that is not known the digest says nothing to anybody.
-    let shown = |value: &str| match value.parse::<Digest>() {
-        Ok(_) if name.0.starts_with("environment ") => "another value".to_owned(),
+/// What of a field is told, if it has changed. Of a value that sounds like a secret, or is known by its digest alone, it is told
+/// that it is another: logs have more readers than builds, and a digest says nothing to anybody.
+fn change(name: &(&str, usize), before: Option<&str>, after: Option<&str>) -> Option<Change> {
+    let variable = name.0.strip_prefix(ENVIRONMENT);
+    let is_secret = variable.is_some_and(sounds_secret);
+    let shown = |value: &str, hidden: &str| match value.parse::<Digest>() {
+        _ if is_secret => hidden.to_owned(),
+        Ok(_) if variable.is_some() => hidden.to_owned(),
         _ => value.to_owned(),
     };
     let what = match name.0 {
@@ -226,8 +253,14 @@ fn change(name: &(&str, usize), before: Option<&str>, after: Option<&str>) -> Ch
         other => other,
     };
     // What is empty was not said.
-    let (before, after) = (before.filter(|value| !value.is_empty()), after.filter(|value| !value.is_empty()));
-    Change { what: what.to_owned(), before: before.map(shown), after: after.map(str::to_owned) }
+    let said = |value: &&str| !value.is_empty() && *value != Digest::of(b"").to_string();
+    let (before, after) = (before.filter(said), after.filter(said));
+    let told = Change {
+        what: what.to_owned(),
+        before: before.map(|value| shown(value, ANOTHER)),
+        after: after.map(|value| shown(value, HIDDEN)),
+    };
+    (before != after).then_some(told)
 }
 
 /// The digests of the selections of files that fields speak of.
@@ -337,6 +370,57 @@ mod tests {
             &[("command", "x"), ("environment A", "2"), ("environment B", "3"), ("previous step", "x")],
         );
         assert_eq!(two.reason(), "command has changed, and 2 more");
+    }
+
+    #[test]
+    fn a_first_step_tells_its_base_from_a_step_that_is_gone() {
+        let base = |digest: &'static str| (BASE_IMAGE, digest);
+        let first = [("instruction", "RUN"), ("command", "a"), ("previous step", "base"), base("x:1@1")];
+        let second = [("instruction", "RUN"), ("command", "b"), ("previous step", "a")];
+        let last = [parts(&first), parts(&second)];
+        let explain = |now: &[&[(&str, &str)]]| {
+            let now: Vec<Vec<KeyPart>> = now.iter().map(|step| parts(step)).collect();
+            let now: Vec<&[KeyPart]> = now.iter().map(Vec::as_slice).collect();
+            stage(&last, &now, &|_| Ok(None)).unwrap()
+        };
+        // The first is gone, and the second stands where it stood, on the same base.
+        let moved = [("instruction", "RUN"), ("command", "b"), ("previous step", "base"), base("x:1@1")];
+        assert_eq!(explain(&[&moved]), [Explanation::Moved]);
+        // One has come before it.
+        let new = [("instruction", "RUN"), ("command", "c"), ("previous step", "a")];
+        let behind = [("instruction", "RUN"), ("command", "b"), ("previous step", "c")];
+        assert_eq!(explain(&[&first, &new, &behind])[1..], [Explanation::New, Explanation::Moved]);
+        // The base is another.
+        let other = [("instruction", "RUN"), ("command", "a"), ("previous step", "other"), base("x:1@2")];
+        let found = explain(&[&other]).remove(0);
+        assert_eq!(found.reason(), "the base image has changed");
+        let [change] = found.changes() else { panic!("{found:?}") };
+        assert_eq!((change.before.as_deref(), change.after.as_deref()), (Some("x:1@1"), Some("x:1@2")));
+        // Versions before did not keep it.
+        assert_eq!(explain(&[&other[..3]]), [Explanation::Follows]);
+    }
+
+    #[test]
+    fn values_that_sound_like_secrets_are_not_told() {
+        let hidden = |value: &str| Digest::of(value.as_bytes()).to_string();
+        let (old, new) = (hidden("old-value"), hidden("new-value"));
+        let name = "environment NPM_TOKEN";
+        // Versions before kept the value itself.
+        for before in ["old-value", &old] {
+            let found = explain(&[(name, before)], &[(name, &new)]);
+            assert_eq!(found.reason(), "environment NPM_TOKEN has changed");
+            let [change] = found.changes() else { panic!("{found:?}") };
+            assert_eq!(change.before.as_deref(), Some("another value"));
+            assert_eq!(change.after.as_deref(), Some("a value that is not shown"));
+            assert_eq!(explain(&[(name, before)], &[(name, &old)]), Explanation::Gone);
+        }
+        let found = explain(&[], &[(name, &new)]);
+        assert_eq!(found.reason(), "environment NPM_TOKEN is new");
+        assert_eq!(found.changes()[0].after.as_deref(), Some("a value that is not shown"));
+        let found = explain(&[(name, "old-value")], &[]);
+        assert_eq!(found.changes()[0].before.as_deref(), Some("another value"));
+        // An empty one is none.
+        assert_eq!(explain(&[], &[(name, &hidden(""))]), Explanation::Gone);
     }
 
     #[test]

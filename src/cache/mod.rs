@@ -19,7 +19,7 @@ use std::io::Write as _;
 use serde::de::DeserializeOwned;
 
 pub use chain::{ANNOTATION, CONFIG, Chain, ChainStep, Found, PackedIndex, PackedTrace, trace_manifest};
-pub use explain::{Change, Explanation, FileList, Place, selections};
+pub use explain::{BASE_IMAGE, Change, Explanation, FileList, Place, selections};
 pub use record::LayerRecord;
 pub use registry::RegistryCache;
 pub use trace::{Trace, trace_tag};

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::{Descriptor, Digest, MediaType};
 use crate::layer::LayerBlob;
+use crate::plan::Key;
 
 /// The layer that a step made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,10 +26,14 @@ pub struct LayerRecord {
     pub made: i64,
     /// The step as it was shown.
     pub title: String,
+    /// The layers of the steps below, from the base on, by their diff IDs ([`crate::plan::layers_key`]): it is a result above these
+    /// alone. Earlier versions did not note them, and in an entry of a registry, which has all steps, they are not repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above: Option<Key>,
 }
 
 impl LayerRecord {
-    /// The record of a layer just made.
+    /// The record of a layer just made. What it was made above is not said.
     pub fn of(blob: &LayerBlob, created: &str, made: i64, title: &str) -> Self {
         Self {
             digest: blob.digest,
@@ -39,6 +44,7 @@ impl LayerRecord {
             created: created.to_owned(),
             made,
             title: title.to_owned(),
+            above: None,
         }
     }
 

@@ -8,7 +8,7 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
-use super::explain::FileList;
+use super::explain::{ENVIRONMENT, FileList};
 use super::{LocalCache, Place};
 use crate::image::Digest;
 use crate::plan::KeyPart;
@@ -20,8 +20,6 @@ const VERSION: u32 = 1;
 const LONGEST_LIST: usize = 5000;
 /// The largest trace that is read, in bytes.
 const LARGEST: u64 = 64 << 20;
-/// How fields of the environment begin.
-const ENVIRONMENT: &str = "environment ";
 
 /// What is known of the steps of a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -104,7 +102,7 @@ impl Trace {
     }
 }
 
-/// What a Dockerfile is called on a registry: by its name and what is built of it, not by where it lies.
+/// What a Dockerfile is called on a registry: by what tells it from others on every machine alike, and by what is built of it.
 pub fn trace_tag(dockerfile: &str, target: &str, platform: &str) -> String {
     let name = Digest::of(format!("{dockerfile}\0{target}\0{platform}").as_bytes()).hex();
     format!("trace-{name}")

@@ -278,6 +278,7 @@ mod tests {
             created: "2026-11-21T00:00:00Z".to_owned(),
             made: 1_000_000,
             title: "RUN make\nmore".to_owned(),
+            above: None,
         };
         let step = ChainStep { key: KeyBuilder::new("a").finish().0, record: record.clone() };
         Row { key: KeyBuilder::new("b").finish().0, record, below: vec![step] }

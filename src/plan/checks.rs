@@ -22,6 +22,14 @@ const SECRET: [&str; 10] =
     ["apikey", "auth", "credential", "credentials", "key", "passwd", "password", "pword", "secret", "token"];
 /// Names with one of these in them do not, whatever else is in them.
 const NO_SECRET: [&str; 3] = ["file", "public", "version"];
+
+/// Whether a variable holds a secret, as far as its name tells.
+pub fn sounds_secret(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    let has = |words: &[&str]| lower.split('_').any(|part| words.contains(&part));
+    has(&SECRET) && !has(&NO_SECRET)
+}
+
 /// The variable that holds the platform that is built for.
 const TARGET_PLATFORM: &str = "TARGETPLATFORM";
 
@@ -334,9 +342,7 @@ impl Look<'_> {
     }
 
     fn secret(&self, graph: &mut Graph<'_>, keyword: &str, name: &str, place: Span) {
-        let lower = name.to_lowercase();
-        let has = |words: &[&str]| lower.split('_').any(|part| words.contains(&part));
-        if has(&SECRET) && !has(&NO_SECRET) {
+        if sounds_secret(name) {
             let message =
                 format!("{keyword} {} sounds like a secret, and everybody can read it", quote(name));
             let finding = self.finding(message, place).hint("use `RUN --mount=type=secret`");

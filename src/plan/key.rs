@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::checks::sounds_secret;
 use super::operation::{Operation, Remote, Run, Source, Transfer};
 use crate::dockerfile::{FileAttributes, Mount, Network};
 use crate::image::{Digest, DigestError, Platform, Sha256};
@@ -76,6 +77,15 @@ impl KeyBuilder {
         self.hash_text(value);
         let value =
             if value.len() <= SHORT { value.to_owned() } else { Digest::of(value.as_bytes()).to_string() };
+        self.parts.push(KeyPart { name: name.to_owned(), value });
+        self
+    }
+
+    /// Adds a field whose value is for nobody to read: of it too the digest is kept.
+    pub fn hidden(&mut self, name: &str, value: &str) -> &mut Self {
+        self.hash_text(name);
+        self.hash_text(value);
+        let value = Digest::of(value.as_bytes()).to_string();
         self.parts.push(KeyPart { name: name.to_owned(), value });
         self
     }
@@ -169,7 +179,11 @@ fn run_fields(builder: &mut KeyBuilder, run: &Run) {
     let mut environment: Vec<&(String, String)> = run.environment.iter().collect();
     environment.sort();
     for (name, value) in environment {
-        builder.field(&format!("environment {name}"), value);
+        let field = format!("environment {name}");
+        match sounds_secret(name) {
+            true => builder.hidden(&field, value),
+            false => builder.field(&field, value),
+        };
     }
     builder.field("directory", &run.directory).field("user", &run.user);
     let network = match run.network {
@@ -367,5 +381,27 @@ mod tests {
         let (_, parts) = builder.finish();
         assert_eq!(parts[0].value, "value");
         assert!(parts[1].value.starts_with("sha256:"));
+    }
+
+    #[test]
+    fn what_sounds_like_a_secret_is_hashed_as_ever_and_kept_as_a_digest() {
+        let of = |add: &dyn Fn(&mut KeyBuilder)| {
+            let mut builder = KeyBuilder::new("test");
+            add(&mut builder);
+            builder.finish()
+        };
+        let (open, _) = of(&|builder| {
+            builder.field("environment TOKEN", "value");
+        });
+        let (hidden, parts) = of(&|builder| {
+            builder.hidden("environment TOKEN", "value");
+        });
+        assert_eq!(hidden, open);
+        assert_eq!(parts[0].value, Digest::of(b"value").to_string());
+        for (name, is_secret) in
+            [("NPM_TOKEN", true), ("apikey", true), ("TOKEN_FILE", false), ("MONKEY", false)]
+        {
+            assert_eq!(sounds_secret(name), is_secret, "{name}");
+        }
     }
 }

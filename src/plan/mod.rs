@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use crate::dockerfile::{CheckOptions, Checks, Diagnostic, Diagnostics, Span, quote};
 use crate::image::{Descriptor, Digest, ImageConfig, Platform, Reference};
 
+pub use checks::sounds_secret;
 pub use graph::{Base, Graph, Wanted};
 pub use history::COMMENT as HISTORY_COMMENT;
 pub use key::{Inputs, Key, KeyBuilder, KeyPart, base as base_key, layers as layers_key, step as step_key};

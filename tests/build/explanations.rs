@@ -155,8 +155,128 @@ fn without_digests(text: &str) -> String {
         let changing = ["    the stage that it takes files from: ", "    environment PYTHON_VERSION: new, "];
         match changing.iter().find(|start| line.starts_with(*start)) {
             Some(start) => format!("{start}…\n"),
-            None => format!("{line}\n"),
+            None => format!("{}\n", without_digest_of_base(line)),
         }
     });
     masked.collect()
+}
+
+/// Base images are made anew on each machine.
+fn without_digest_of_base(line: &str) -> String {
+    let is_base = line.starts_with("    the base image: ");
+    let word = |word: &str| match word.split_once("@sha256:") {
+        Some((name, digest)) if is_base && digest.len() == 64 => format!("{name}@…"),
+        _ => word.to_owned(),
+    };
+    line.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn values_of_secret_like_variables_are_in_no_log() {
+    let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
+    let tree = context("FROM busybox:1\nARG NPM_TOKEN MODE\nRUN echo 1 > /a\n", &[]);
+    let given = |token: &str, mode: &str| {
+        [format!("--build-arg=NPM_TOKEN={token}"), format!("--build-arg=MODE={mode}")]
+    };
+    let [token, mode] = given("first-value", "fast");
+    build(&cofferdam, &registry, tree.path(), &[&token, &mode]).succeeded();
+    let [token, mode] = given("second-value", "slow");
+    let mirror = format!("--registry-mirror=docker.io=http://{}", registry.address());
+    let why = ["cache", "why", "--format=json", &mirror, &token, &mode];
+    let why = run(cofferdam.command().args(why).arg(tree.path())).succeeded().stdout;
+    let log = build(&cofferdam, &registry, tree.path(), &[&token, &mode]).succeeded().stderr;
+    for said in [&why, &log] {
+        assert!(!said.contains("first-value") && !said.contains("second-value"), "{said}");
+        assert!(said.contains("environment NPM_TOKEN"), "{said}");
+        assert!(said.contains("fast") && said.contains("slow"), "{said}");
+    }
+    // Nor are they where the fields of keys are kept.
+    let records = crate::faults::state_directory(&cofferdam);
+    let found =
+        std::process::Command::new("grep").args(["-rl", "fast\\|slow"]).arg(&records).output().unwrap();
+    let kept = String::from_utf8_lossy(&found.stdout).lines().filter(|path| path.contains("traces")).count();
+    assert!(kept > 0, "no field of a key is in {}", records.display());
+    let found =
+        std::process::Command::new("grep").args(["-rl", "second-value"]).arg(&records).output().unwrap();
+    let leaks = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(!leaks.contains("traces"), "{leaks}");
+}
+
+#[test]
+fn what_is_not_looked_up_or_too_old_is_not_called_lost() {
+    let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
+    let dockerfile = "FROM busybox:1 AS tools\nRUN date > /tool\nFROM busybox:1\nCOPY --from=tools /tool /\nRUN cat /tool\n";
+    let tree = context(dockerfile, &[]);
+    let mirror = format!("--registry-mirror=docker.io=http://{}", registry.address());
+    let why = |flag: &str| {
+        let mut command = cofferdam.command();
+        run(command.args(["cache", "why", &mirror, flag]).arg(tree.path())).succeeded().stdout
+    };
+    build(&cofferdam, &registry, tree.path(), &[]).succeeded();
+    let said = why("--no-cache-filter=tools");
+    assert_eq!(said.matches("not looked up, as `--no-cache-filter` has it").count(), 3, "{said}");
+    std::thread::sleep(std::time::Duration::from_millis(5100));
+    let said = why("--cache-ttl=1s");
+    assert_eq!(said.matches("its result is older than `--cache-ttl`").count(), 3, "{said}");
+    // A step whose result is there, above one that is not.
+    std::fs::write(tree.path().join("Dockerfile"), format!("{dockerfile}RUN echo 1\n")).unwrap();
+    build(&cofferdam, &registry, tree.path(), &[]).succeeded();
+    let log = build(&cofferdam, &registry, tree.path(), &["--cache-ttl=4s"]).succeeded().stderr;
+    assert!(log.contains("its result is older than `--cache-ttl`"), "{log}");
+    assert!(log.contains("its result was made above other layers"), "{log}");
+    assert!(!log.contains("no longer in the cache"), "{log}");
+}
+
+#[test]
+fn steps_of_two_projects_are_not_taken_for_one_anothers() {
+    let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
+    let trees = ["a", "b"].map(|name| context(&format!("FROM busybox:1\nRUN echo {name} > /x\n"), &[]));
+    let mirror = format!("--registry-mirror=docker.io=http://{}", registry.address());
+    let within = |tree: &Path, verb: &[&str]| {
+        let mut command = cofferdam.command();
+        run(command.current_dir(tree).args(verb).args([&mirror, "."])).succeeded()
+    };
+    for tree in &trees {
+        within(tree.path(), &["build"]);
+    }
+    write(trees[0].path(), "Dockerfile", "FROM busybox:1\nRUN echo other > /x\n");
+    let said = within(trees[0].path(), &["cache", "why"]).stdout;
+    assert!(said.contains("command: /bin/sh -c echo a > /x -> "), "{said}");
+    // The same by its full name.
+    let said =
+        run(cofferdam.command().args(["cache", "why", &mirror]).arg(trees[0].path())).succeeded().stdout;
+    assert!(said.contains("command: /bin/sh -c echo a > /x -> "), "{said}");
+}
+
+#[test]
+fn services_of_one_repository_have_traces_of_their_own() {
+    let registry = Registry::start();
+    let tree = context("FROM scratch\n", &[(".git/HEAD", "")]);
+    let cache = format!("--cache-repo={}", registry.reference("group/app/cache"));
+    let place = |name: &str| tree.path().join("services").join(name);
+    let dockerfile = |name: &str, what: &str| {
+        std::fs::create_dir_all(place(name)).unwrap();
+        write(&place(name), "Dockerfile", &format!("FROM busybox:1\nRUN echo {what} > /x\n"));
+    };
+    for name in ["api", "web"] {
+        dockerfile(name, name);
+        build(&Cofferdam::new(), &registry, &place(name), &[&cache]).succeeded();
+    }
+    dockerfile("api", "other");
+    let log = build(&Cofferdam::new(), &registry, &place("api"), &[&cache]).succeeded().stderr;
+    assert!(log.contains("command: /bin/sh -c echo api > /x -> "), "{log}");
+}
+
+#[test]
+fn a_context_that_is_brought_each_time_is_remembered() {
+    let (registry, cofferdam) = (Registry::start(), Cofferdam::new());
+    let mirror = format!("--registry-mirror=docker.io=http://{}", registry.address());
+    let piped = |dockerfile: &str| {
+        let mut command = cofferdam.command();
+        command.args(["build", "--progress=plain", &mirror, "-"]).write_stdin(dockerfile.to_owned());
+        run(&mut command).succeeded().stderr
+    };
+    piped("FROM busybox:1\nRUN echo 1 > /x\n");
+    let log = piped("FROM busybox:1\nRUN echo 2 > /x\n");
+    assert!(log.contains("command: /bin/sh -c echo 1 > /x -> "), "{log}");
 }
