@@ -5,7 +5,6 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::faults::state_directory;
 use crate::support::{Cofferdam, Registry, Request, layers, sha256};
 use crate::{Ran, build, context, run};
 
@@ -26,17 +25,17 @@ COPY conf conf
 RUN cat app conf > all
 "#;
 
-const FILES: [(&str, &str); 3] =
+pub(crate) const FILES: [(&str, &str); 3] =
     [("lib/a", "library"), ("main", "code # and what it means"), ("conf", "x=1")];
 
 /// A machine that has never built anything builds with a cache in `cache` and pushes as `tag`. Gives what it asked for besides.
-fn fresh(registry: &Registry, tree: &Path, cache: &str, more: &[&str]) -> (Ran, Vec<Request>) {
+pub(crate) fn fresh(registry: &Registry, tree: &Path, cache: &str, more: &[&str]) -> (Ran, Vec<Request>) {
     let before = registry.requests().len();
     let built = build(&Cofferdam::new(), registry, tree, &[&[cache], more].concat());
     (built, registry.requests().split_off(before))
 }
 
-fn cache_repo(registry: &Registry) -> String {
+pub(crate) fn cache_repo(registry: &Registry) -> String {
     format!("--cache-repo={}", registry.reference("group/app/cache"))
 }
 
@@ -51,7 +50,7 @@ fn downloads<'a>(registry: &Registry, requests: &'a [Request]) -> Vec<&'a Reques
 }
 
 /// How many steps were cached, of how many.
-fn cached(ran: &Ran) -> (usize, usize) {
+pub(crate) fn cached(ran: &Ran) -> (usize, usize) {
     let is_summary = |line: &&str| line.contains(" step, ") || line.contains(" steps, ");
     let line = ran.stderr.lines().rev().find(is_summary).expect("a summary");
     let number = |word: &str| {
@@ -318,141 +317,6 @@ fn results_have_an_age() {
     }
 }
 
-/// What no two runs make alike, and what is made of that. Of `steps` the first so many.
-fn of_a_run(steps: usize) -> String {
-    let all = ["RUN cat /proc/sys/kernel/random/uuid > /a", "RUN cp /a /b", "COPY conf /", "RUN cp /b /c"];
-    format!("FROM busybox:1\n{}\n", all[..steps].join("\n"))
-}
-
-/// Whether the files of an image come from one run.
-fn is_of_one_run(registry: &Registry, image: &str) -> bool {
-    let all = layers(registry, image);
-    let of = |name: &str| all.iter().find_map(|layer| layer.get(name)).map(|node| node.content.clone());
-    let files: Vec<String> = ["a", "b", "c"].into_iter().filter_map(of).collect();
-    assert!(files.len() > 1, "{image} has {files:?}");
-    files.iter().all(|content| *content == files[0])
-}
-
-#[test]
-fn layers_that_two_machines_have_made_are_not_mixed() {
-    let registry = Registry::start();
-    let tree = context(&of_a_run(1), &FILES);
-    let change = |steps: usize| std::fs::write(tree.path().join("Dockerfile"), of_a_run(steps)).unwrap();
-    let cache = cache_repo(&registry);
-    let (one, other) = (Cofferdam::new(), Cofferdam::new());
-    let push = |cofferdam: &Cofferdam, name: &str, more: &[&str]| {
-        let tag = format!("--tag={}", registry.reference(name));
-        build(cofferdam, &registry, tree.path(), &[&[tag.as_str(), "--push"], more].concat()).succeeded()
-    };
-    // Each has carried out the first step itself; one alone has shared what comes of it.
-    push(&other, "group/app:other", &[]);
-    push(&one, "group/app:one", &[&cache]);
-    change(2);
-    push(&one, "group/app:one", &[&cache]);
-    let built = push(&other, "group/app:other", &[&cache]);
-    assert!(is_of_one_run(&registry, "group/app:other"), "{}", built.stderr);
-    // It has taken both, rather than the one that it had and another of its own.
-    assert_eq!(cached(&built), (2, 2), "{}", built.stderr);
-
-    // It goes on from there, here, and for one that has never built it.
-    change(4);
-    let built = push(&other, "group/app:other", &[&cache]);
-    assert_eq!(cached(&built), (2, 4), "{}", built.stderr);
-    assert!(is_of_one_run(&registry, "group/app:other"), "{}", built.stderr);
-    let third = push(&Cofferdam::new(), "group/app:third", &[&cache]);
-    assert_eq!((cached(&third), third.digest()), ((4, 4), built.digest()), "{}", third.stderr);
-    // What came from elsewhere is here by now, and enough without that.
-    let alone = push(&other, "group/app:alone", &[]);
-    assert_eq!((cached(&alone), alone.digest()), ((4, 4), built.digest()), "{}", alone.stderr);
-}
-
-#[test]
-fn layers_that_two_pipelines_have_made_side_by_side_are_not_mixed() {
-    let registry = Registry::start();
-    let tree = context(&of_a_run(2), &FILES);
-    let change = |steps: usize| std::fs::write(tree.path().join("Dockerfile"), of_a_run(steps)).unwrap();
-    let cache = cache_repo(&registry);
-    let own = |number: usize| format!("--cache-repo={}", registry.reference(&format!("group/cache{number}")));
-    for number in 0..2 {
-        fresh(&registry, tree.path(), &own(number), &[]).0.succeeded();
-    }
-    // Neither has found what the other made: of one there is the first step, of the other the second.
-    change(1);
-    let shared = [format!("--cache-to=type=registry,ref={}:any", registry.reference("group/app/cache"))];
-    let copy = |number: usize| {
-        let from = format!(
-            "--cache-from=type=registry,ref={}:any",
-            registry.reference(&format!("group/cache{number}"))
-        );
-        fresh(&registry, tree.path(), &shared[0], &[&from]).0.succeeded();
-    };
-    copy(0);
-    change(2);
-    copy(1);
-    // Which of them answers first is left to chance.
-    for number in 0..8 {
-        let dockerfile = format!("{}RUN cp /b /c && echo {number}\n", of_a_run(2));
-        std::fs::write(tree.path().join("Dockerfile"), dockerfile).unwrap();
-        let tag = format!("--tag={}", registry.reference(&format!("group/app:{number}")));
-        let (built, _) = fresh(&registry, tree.path(), &cache, &[&tag, "--push"]);
-        let built = built.succeeded();
-        assert_eq!(cached(&built), (2, 3), "{}", built.stderr);
-        assert!(is_of_one_run(&registry, &format!("group/app:{number}")), "{}", built.stderr);
-    }
-}
-
-#[test]
-fn what_two_stages_begin_with_is_carried_out_once() {
-    let registry = Registry::start();
-    let begin = "RUN cat /proc/sys/kernel/random/uuid > /a";
-    let dockerfile = format!(
-        "FROM busybox:1 AS one\n{begin}\nRUN cp /a /b\nFROM busybox:1\n{begin}\nRUN cp /a /own && sleep 0.1\nCOPY --from=one /b /\n"
-    );
-    let tree = context(&dockerfile, &[]);
-    let kept = Cofferdam::new();
-    let tag = format!("--tag={}", registry.reference("group/app:1"));
-    for (flag, known) in [("--no-cache", 1), ("--cache-ttl=1h", 3)] {
-        let built = build(&kept, &registry, tree.path(), &[&tag, "--push", flag]).succeeded();
-        assert_eq!(cached(&built).0, known, "{flag}: {}", built.stderr);
-        assert!(is_of_one_run(&registry, "group/app:1"), "{flag}: {}", built.stderr);
-    }
-}
-
-#[test]
-fn nothing_is_put_above_a_step_that_was_carried_out_again() {
-    let registry = Registry::start();
-    let tree = context(&of_a_run(1), &FILES);
-    let change = |steps: usize| std::fs::write(tree.path().join("Dockerfile"), of_a_run(steps)).unwrap();
-    let kept = Cofferdam::new();
-    let tag = format!("--tag={}", registry.reference("group/app:1"));
-    let push =
-        |more: &[&str]| build(&kept, &registry, tree.path(), &[&[&tag, "--push"], more].concat()).succeeded();
-    // The first step is too old, the others are not.
-    push(&[]);
-    std::thread::sleep(std::time::Duration::from_secs(4));
-    change(4);
-    push(&[]);
-    let built = push(&["--cache-ttl=3s"]);
-    assert_eq!(cached(&built).0, 0, "{}", built.stderr);
-    assert!(is_of_one_run(&registry, "group/app:1"), "{}", built.stderr);
-
-    // A step below others is lost, as it may be where room is short.
-    let blob = |layer: usize| {
-        let digest = registry.manifest("group/app:1")["layers"][layer]["digest"].as_str().unwrap().to_owned();
-        state_directory(&kept).join("blobs/sha256").join(digest.trim_start_matches("sha256:"))
-    };
-    let of_base = registry.manifest("group/app:1")["layers"].as_array().unwrap().len() - 4;
-    std::fs::remove_file(blob(of_base)).unwrap();
-    let built = push(&[]);
-    assert_eq!(cached(&built).0, 0, "{}", built.stderr);
-    assert!(is_of_one_run(&registry, "group/app:1"), "{}", built.stderr);
-    // One that comes out the same is no reason to do more.
-    std::fs::remove_file(blob(of_base + 2)).unwrap();
-    let built = push(&[]);
-    assert_eq!(cached(&built), (3, 4), "{}", built.stderr);
-    assert!(is_of_one_run(&registry, "group/app:1"), "{}", built.stderr);
-}
-
 #[test]
 fn a_target_without_steps_finds_those_it_is_built_upon() {
     let registry = Registry::start();
@@ -466,54 +330,6 @@ fn a_target_without_steps_finds_those_it_is_built_upon() {
     let (again, asked) = fresh(&registry, tree.path(), &cache, &push);
     assert_eq!(cached(&again.succeeded()), (1, 1));
     assert_eq!(downloads(&registry, &asked).len(), 0);
-}
-
-#[test]
-fn a_state_directory_stays_within_its_limit() {
-    let registry = Registry::start();
-    let tree = context("FROM busybox:1\nCOPY noise /\nRUN echo 1 > /a\n", &[]);
-    // Marsaglia, "Xorshift RNGs": what does not compress.
-    let xorshift = |state: u32| {
-        let state = state ^ (state << 13);
-        let state = state ^ (state >> 17);
-        state ^ (state << 5)
-    };
-    let fill = |seed: u32| {
-        let noise = std::iter::successors(Some(seed), |state| Some(xorshift(*state)));
-        let noise: Vec<u8> = noise.take(750_000).flat_map(u32::to_le_bytes).collect();
-        std::fs::write(tree.path().join("noise"), noise).unwrap();
-    };
-    let kept = Cofferdam::new();
-    let images = || run(kept.command().arg("images")).succeeded().stdout;
-    let limit = "--state-limit=6MB";
-    fill(1);
-    // All of it fits, but for a root filesystem that might be kept.
-    build(&kept, &registry, tree.path(), &["--tag=first", limit]).succeeded();
-    assert_eq!(cached(&build(&kept, &registry, tree.path(), &[limit]).succeeded()), (2, 2));
-    fill(2);
-    build(&kept, &registry, tree.path(), &["--tag=second"]).succeeded();
-    assert!(images().contains("first") && images().contains("second"));
-
-    // What this build has made or used stays, and it is told what went.
-    let again = build(&kept, &registry, tree.path(), &["--tag=third", limit]).succeeded();
-    assert_eq!(cached(&again), (2, 2));
-    assert!(again.stderr.contains("state directory: freed "), "{}", again.stderr);
-    let left = images();
-    assert!(left.contains("second") && left.contains("third") && !left.contains("first"), "{left}");
-    let json = run(kept.command().args(["prune", "--format=json"])).succeeded().stdout;
-    let bytes = serde_json::from_str::<serde_json::Value>(&json).unwrap()["left_bytes"].as_u64().unwrap();
-    assert!((3_000_000..6_000_000).contains(&bytes), "{bytes}");
-    assert_eq!(cached(&build(&kept, &registry, tree.path(), &[limit]).succeeded()), (2, 2));
-
-    // A build that fails leaves no more; an image that is larger alone is kept, and told of.
-    fill(3);
-    std::fs::write(tree.path().join("Dockerfile"), "FROM busybox:1\nCOPY noise /\nRUN exit 3\n").unwrap();
-    build(&kept, &registry, tree.path(), &["--state-limit=1kB"]).failed(4, &["exit 3"]);
-    assert!(!images().contains("second"), "{}", images());
-    std::fs::write(tree.path().join("Dockerfile"), "FROM busybox:1\nCOPY noise /\n").unwrap();
-    let large = build(&kept, &registry, tree.path(), &["--tag=large", "--state-limit=1kB"]).succeeded();
-    assert!(large.stderr.contains("more than its limit"), "{}", large.stderr);
-    assert!(images().contains("large"));
 }
 
 /// `docker build` asks for a base that it has with `--pull` alone; here every build asks, and the flag is none that is not known.
@@ -539,34 +355,6 @@ fn a_tag_that_has_moved_is_found_with_pull_and_without() {
         ((1, 1), all[2].digest()),
         "it says nothing against results of steps"
     );
-}
-
-/// Lists of files and base images went with the first prune: misses could not name what had changed, and bases were fetched
-/// again.
-#[test]
-fn a_plain_prune_takes_nothing_that_the_next_build_needs() {
-    let registry = Registry::start();
-    let tree = context("FROM busybox:1\nCOPY main conf /srv/\nRUN cat /srv/conf > /all\n", &FILES);
-    let kept = Cofferdam::new();
-    let state = kept.home().join("state");
-    let state_dir = format!("--state-dir={}", state.display());
-    // The image is pushed, and has no name here.
-    let tag = format!("--tag={}", registry.reference("group/app:1"));
-    let args = [state_dir.as_str(), &tag, "--push"];
-    build(&kept, &registry, tree.path(), &args).succeeded();
-    let stray = state.join("blobs/sha256").join(sha256(b"stray").trim_start_matches("sha256:"));
-    std::fs::write(&stray, "stray").unwrap();
-    // What the build has left is cleared away behind it.
-    run(kept.command().args(["prune", "--wait=1m", &state_dir])).succeeded();
-    assert!(!stray.exists());
-
-    std::fs::write(tree.path().join("conf"), "x=2").unwrap();
-    let before = registry.requests().len();
-    let again = build(&kept, &registry, tree.path(), &[&args[..], &["--explain"]].concat()).succeeded();
-    assert!(again.stderr.contains("file conf has changed"), "{}", again.stderr);
-    let fetched = |request: &&Request| request.method == "GET" && !request.path.contains("/uploads/");
-    let requests = registry.requests().split_off(before);
-    assert_eq!(requests.iter().filter(fetched).count(), 0, "{requests:#?}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod faults;
 mod kept;
 mod keys;
 mod kills;
+mod limits;
 mod memory;
 mod mistakes;
 mod mounts;
@@ -23,6 +24,7 @@ mod outputs;
 mod platforms;
 mod pod;
 mod remote;
+mod runs;
 mod several;
 
 use std::path::Path;
