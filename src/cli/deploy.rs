@@ -209,7 +209,7 @@ async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) ->
     let set = handed_over(cluster, applyset.as_deref(), home, &mut options, session).await?;
     let targets = apply::resolve(cluster, objects, namespace.as_deref()).await?;
     let warn = |id: &ObjectId, warning: &str| session.report.warn(format!("{id}: {warning}"));
-    let tried = apply::try_all(cluster, &targets, &options, warn).await?;
+    let mut tried = apply::try_all(cluster, &targets, &options, warn).await?;
     if dry_run {
         tell_tried(&tried, outcome);
         return Ok(());
@@ -222,6 +222,7 @@ async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) ->
         true => Before::of(cluster, &targets, &tried).await,
         false => Before::default(),
     };
+    tried.iter_mut().for_each(Done::forget_content);
     for (id, error) in before.unknown() {
         session.report.warn(format!("{id} could not go back: its revisions cannot be read: {error}"));
     }
@@ -245,6 +246,7 @@ async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) ->
         _ => Ok(Vec::new()),
     };
     let (done, gone) = (applied?, settled?);
+    let summary = summary(&done);
     if let Some((set, _)) = set {
         let parent = set.parent.clone();
         set.dissolve(cluster).await.map_err(DeployError::from)?;
@@ -253,10 +255,10 @@ async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) ->
             .note(format!("the ApplySet of {parent} is no more: the list is this deployment's now"));
     }
     if !no_wait {
-        let awaited = targets.iter().filter_map(|target| {
-            let done = done.iter().find(|done| done.id == target.id)?;
-            Some(Awaited::applied(target, done))
-        });
+        let mut done: BTreeMap<ObjectId, Done> =
+            done.into_iter().map(|done| (done.id.clone(), done)).collect();
+        let awaited =
+            targets.iter().filter_map(|target| Some(Awaited::applied(target, done.remove(&target.id)?)));
         let awaited = awaited.collect();
         let alive = async {
             wait_for(cluster, awaited, &waiting, &registry, session).await?;
@@ -272,7 +274,7 @@ async fn deploy(options: DeployOptions, session: &Session, outcome: &Outcome) ->
     if let Some(inventory) = &mut inventory {
         prune_or_say(&connection, inventory, gone, prune, prune_everything, session, outcome).await?;
     }
-    session.report.note(summary(&done));
+    session.report.note(summary);
     Ok(())
 }
 

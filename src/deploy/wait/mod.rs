@@ -74,13 +74,13 @@ pub struct Awaited {
 
 impl Awaited {
     /// What was applied.
-    pub fn applied(target: &Target, done: &Done) -> Self {
+    pub fn applied(target: &Target, done: Done) -> Self {
         Self {
-            id: target.id.clone(),
             resource: target.resource.clone(),
-            object: done.object.clone(),
             generation: done.generation(),
             is_changed: done.action != Action::Unchanged,
+            id: done.id,
+            object: done.object,
         }
     }
 
