@@ -143,6 +143,7 @@ async fn a_mount_that_is_refused_becomes_an_upload(#[case] status: u16) {
 
 /// A registry that is unwell at the mount has not said no to it: the layer may not even be here to be sent. One that is always
 /// unwell at mounts, and takes uploads, is sent the bytes all the same.
+/// Source: OCI distribution specification 1.1, "Mounting a blob".
 #[rstest]
 #[case::unavailable(503, 1, true)]
 #[case::too_many_requests(429, 1, true)]

@@ -274,6 +274,7 @@ async fn a_broken_upload_begins_anew_where_nothing_is_proven(#[case] range: Opti
     registry.normal(exchange);
     Reply::HangUp
 })]
+/// Source: OCI distribution specification 1.1, "Resuming an upload".
 #[tokio::test]
 async fn a_chunk_that_fails_does_not_send_those_before_it_again(
     #[case] failure: fn(&mut Exchange<'_>, &FakeRegistry) -> Reply,
