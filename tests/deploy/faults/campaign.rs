@@ -369,6 +369,8 @@ fn number(variable: &str, default: u64) -> u64 {
 /// looked into here, so every so many seeds have a cluster of their own.
 const OF_ONE_CLUSTER: usize = 16;
 
+// How far it has come is told to who runs it at full size.
+#[allow(clippy::print_stderr)]
 fn run_seeds(seeds: Range<u64>, tally: &Tally, began: Instant) {
     let cluster = Cluster::start();
     let registry = cluster.registry();
